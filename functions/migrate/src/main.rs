@@ -1,0 +1,64 @@
+//! `migrate up|down|status`, on the command line or as the Lambda function `migrate`.
+
+use std::{env, process::ExitCode};
+
+use lambda_runtime::{LambdaEvent, service_fn};
+use migrate::{Command, Database, Event};
+use shared::{config::Env, telemetry};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    telemetry::init();
+    let database = match Database::from_env(&Env::of_process()) {
+        Ok(database) => database,
+        Err(error) => return telemetry::exit(&error),
+    };
+    // Lambda sets this variable for the function; nobody sets it in a shell.
+    if env::var_os("AWS_LAMBDA_RUNTIME_API").is_some() {
+        serve(&database).await
+    } else {
+        run(&database).await
+    }
+}
+
+async fn serve(database: &Database) -> ExitCode {
+    let handler = service_fn(async |event: LambdaEvent<Event>| {
+        database.run(event.payload.command).await.map_err(|error| {
+            let whole = telemetry::chain(&error);
+            tracing::error!(cause = whole, "migration failed");
+            whole
+        })
+    });
+    match lambda_runtime::run(handler).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => telemetry::exit(error.as_ref()),
+    }
+}
+
+/// Prints what the command line asked for.
+#[expect(clippy::print_stdout, reason = "a report for a person")]
+async fn run(database: &Database) -> ExitCode {
+    let mut words = env::args().skip(1);
+    let command = match (words.next(), words.next()) {
+        (Some(word), None) => word.parse::<Command>(),
+        _ => Err(migrate::UnknownCommand),
+    };
+    let report = match command {
+        Ok(command) => database.run(command).await,
+        Err(error) => return telemetry::exit(&error),
+    };
+    match report {
+        Ok(report) => {
+            for migration in report.migrations {
+                let mark = if migration.applied {
+                    "applied"
+                } else {
+                    "pending"
+                };
+                println!("{:06} {} {mark}", migration.version, migration.description);
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => telemetry::exit(&error),
+    }
+}

@@ -1,0 +1,187 @@
+//! `POST /signup`: a name and a phone number in, a code by SMS out.
+
+use lambda_http::{
+    Body, Request, Response,
+    http::{Method, StatusCode},
+};
+use serde::{Deserialize, Serialize};
+use shared::{
+    api::{self, BadRequest, Failure},
+    challenge::{ChallengeId, Challenges},
+    config::{self, Deadlines, Env},
+    connect::{Postgres, Redis, StoreError},
+    otp::{Length, OtpCode},
+    phone,
+    sms::{SendError, Sms},
+    telemetry,
+    users::{InvalidName, Name, Users},
+};
+use tokio::time::Instant;
+
+/// What a sign-up needs, opened once at start.
+pub struct Signup {
+    pub users: Users,
+    pub challenges: Challenges,
+    sms: Sms,
+    phones: phone::Parser,
+    code_length: Length,
+    deadlines: Deadlines,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct SignupRequest {
+    name: String,
+    phone_number: String,
+}
+
+#[derive(Serialize)]
+struct Sent<'a> {
+    success: bool,
+    message: &'static str,
+    challenge_id: &'a str,
+    /// Seconds for which the code is good.
+    expires_in: u64,
+    /// Seconds before another code can be asked for.
+    resend_in: u64,
+}
+
+/// The ways in which no code is sent.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("unreadable request")]
+    BadRequest(#[from] BadRequest),
+    #[error("a field is missing")]
+    MissingField,
+    #[error("not a name")]
+    InvalidName,
+    #[error(transparent)]
+    InvalidPhoneNumber(#[from] phone::Invalid),
+    #[error("the number is registered")]
+    UserExists,
+    #[error("a store failed")]
+    Store(#[from] StoreError),
+    #[error("no code was sent")]
+    NotSent(#[source] SendError),
+}
+
+impl Signup {
+    pub async fn from_env(env: &Env) -> Result<Self, config::Error> {
+        let deadlines = Deadlines::from_env(env)?;
+        let redis = Redis::from_env(env, deadlines.store)?;
+        let challenges = Challenges::from_env(env, redis)?;
+        Ok(Self {
+            users: Users::new(Postgres::from_env(env, deadlines.store)?),
+            sms: Sms::from_env(env, challenges.lifetime(), deadlines).await?,
+            challenges,
+            phones: phone::Parser::from_env(env)?,
+            code_length: Length::from_env(env)?,
+            deadlines,
+        })
+    }
+
+    /// Opens the connections side by side, ahead of the first request.
+    pub async fn connect(&self) {
+        tokio::join!(self.users.connect(), self.challenges.connect());
+    }
+
+    /// Answers one request. It never fails: what goes wrong is an answer too.
+    pub async fn handle(&self, request: Request) -> Response<Body> {
+        api::answer(async {
+            match (request.method(), api::path(&request)) {
+                (&Method::POST, "/signup") => Ok(self.sign_up(&request).await?),
+                (_, "/signup") => Err(Failure::method_not_allowed("POST")),
+                _ => Err(Failure::not_found()),
+            }
+        })
+        .await
+    }
+
+    async fn sign_up(&self, request: &Request) -> Result<Response<Body>, Error> {
+        let deadline = Instant::now() + self.deadlines.request;
+        let fields: SignupRequest = api::read_json(request)?;
+        if fields.name.is_empty() || fields.phone_number.is_empty() {
+            return Err(Error::MissingField);
+        }
+        let name = Name::parse(&fields.name)?;
+        let phone = self.phones.parse(&fields.phone_number)?;
+
+        if self.users.is_registered(&phone, deadline).await? {
+            return Err(Error::UserExists);
+        }
+        let id = ChallengeId::generate();
+        let code = OtpCode::generate(self.code_length);
+        self.challenges
+            .issue(&id, &phone, &name, &code, deadline)
+            .await?;
+        match self.sms.send(&phone, &code, deadline).await {
+            Ok(()) => {}
+            Err(unknown @ SendError::Unknown(_)) => {
+                let cause = telemetry::chain(&unknown);
+                tracing::error!(cause, phone = %phone, "counted as sent");
+            }
+            Err(refused @ SendError::Refused(_)) => {
+                self.take_back(&id, &phone, deadline).await;
+                return Err(Error::NotSent(refused));
+            }
+        }
+        Ok(api::json(
+            StatusCode::OK,
+            &Sent {
+                success: true,
+                message: "OTP sent successfully",
+                challenge_id: id.as_str(),
+                expires_in: self.challenges.lifetime().as_secs(),
+                resend_in: 0,
+            },
+        ))
+    }
+
+    async fn take_back(&self, id: &ChallengeId, phone: &phone::PhoneNumber, deadline: Instant) {
+        if let Err(error) = self.challenges.revoke(id, phone, deadline).await {
+            // Nobody has the code, so all that stays is a challenge that nobody can answer.
+            let cause = telemetry::chain(&error);
+            tracing::error!(cause, phone = %phone, "challenge not taken back");
+        }
+    }
+}
+
+impl From<InvalidName> for Error {
+    fn from(invalid: InvalidName) -> Self {
+        match invalid {
+            InvalidName::Empty => Self::MissingField,
+            InvalidName::Malformed => Self::InvalidName,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::BadRequest(bad) => bad.into(),
+            Error::MissingField => Self::new(
+                StatusCode::BAD_REQUEST,
+                "Name and phone number are required",
+                "missing_field",
+            ),
+            Error::InvalidName => {
+                Self::new(StatusCode::BAD_REQUEST, "Invalid name", "invalid_name")
+            }
+            Error::InvalidPhoneNumber(_) => Self::new(
+                StatusCode::BAD_REQUEST,
+                "Invalid phone number",
+                "invalid_phone_number",
+            ),
+            Error::UserExists => Self::new(
+                StatusCode::CONFLICT,
+                "User already exists with the given phone number",
+                "user_exists",
+            ),
+            Error::Store(error) => Self::store(&error, "Failed to store user data"),
+            Error::NotSent(error) => {
+                Self::new(StatusCode::BAD_GATEWAY, "Failed to send OTP", "sms_failed")
+                    .caused_by(&error)
+            }
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The Lambda function `signup`: reads its configuration, connects, serves.
+
+use std::{convert::Infallible, process::ExitCode};
+
+use lambda_http::service_fn;
+use shared::{config::Env, telemetry};
+use signup::Signup;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    telemetry::init();
+    let signup = match Signup::from_env(&Env::of_process()).await {
+        Ok(signup) => signup,
+        Err(error) => return telemetry::exit(&error),
+    };
+    signup.connect().await;
+    let handler = service_fn(async |request| Ok::<_, Infallible>(signup.handle(request).await));
+    match lambda_http::run(handler).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => telemetry::exit(error.as_ref()),
+    }
+}

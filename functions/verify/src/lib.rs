@@ -1,0 +1,192 @@
+//! `POST /verify`: the code comes back, and whoever has it is registered.
+
+use lambda_http::{
+    Body, Request, Response,
+    http::{Method, StatusCode},
+};
+use serde::{Deserialize, Serialize};
+use shared::{
+    api::{self, BadRequest, Failure},
+    challenge::{Attempt, ChallengeId, Challenges},
+    config::{self, Deadlines, Env},
+    connect::{Postgres, Redis, StoreError},
+    otp::{Length, OtpCode},
+    phone,
+    users::{Registration, User, Users},
+};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What a verification needs, opened once at start.
+pub struct Verify {
+    pub users: Users,
+    pub challenges: Challenges,
+    phones: phone::Parser,
+    code_length: Length,
+    require_challenge_id: bool,
+    deadlines: Deadlines,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct VerifyRequest {
+    otp: String,
+    phone_number: String,
+    challenge_id: String,
+}
+
+#[derive(Serialize)]
+struct Registered {
+    success: bool,
+    message: &'static str,
+    data: User,
+}
+
+/// The ways in which nobody is registered.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("unreadable request")]
+    BadRequest(#[from] BadRequest),
+    #[error("a field is missing")]
+    MissingField,
+    #[error("no challenge id")]
+    MissingChallengeId,
+    #[error(transparent)]
+    InvalidPhoneNumber(#[from] phone::Invalid),
+    /// The code is wrong; how many attempts are left is not known for a code that was not counted.
+    #[error("wrong code")]
+    Mismatch { remaining: Option<u32> },
+    #[error("nothing to verify")]
+    Expired,
+    #[error("no attempts left")]
+    TooManyAttempts { retry_after: Duration },
+    #[error("the number is registered")]
+    UserExists,
+    #[error("a store failed")]
+    Store(#[from] StoreError),
+}
+
+impl Verify {
+    pub fn from_env(env: &Env) -> Result<Self, config::Error> {
+        let deadlines = Deadlines::from_env(env)?;
+        let redis = Redis::from_env(env, deadlines.store)?;
+        Ok(Self {
+            users: Users::new(Postgres::from_env(env, deadlines.store)?),
+            challenges: Challenges::from_env(env, redis)?,
+            phones: phone::Parser::from_env(env)?,
+            code_length: Length::from_env(env)?,
+            require_challenge_id: env.flag("REQUIRE_CHALLENGE_ID")?,
+            deadlines,
+        })
+    }
+
+    /// Opens the connections side by side, ahead of the first request.
+    pub async fn connect(&self) {
+        tokio::join!(self.users.connect(), self.challenges.connect());
+    }
+
+    /// Answers one request. It never fails: what goes wrong is an answer too.
+    pub async fn handle(&self, request: Request) -> Response<Body> {
+        api::answer(async {
+            match (request.method(), api::path(&request)) {
+                (&Method::POST, "/verify") => Ok(self.verify(&request).await?),
+                (_, "/verify") => Err(Failure::method_not_allowed("POST")),
+                _ => Err(Failure::not_found()),
+            }
+        })
+        .await
+    }
+
+    async fn verify(&self, request: &Request) -> Result<Response<Body>, Error> {
+        let deadline = Instant::now() + self.deadlines.request;
+        let fields: VerifyRequest = api::read_json(request)?;
+        if fields.otp.is_empty() || fields.phone_number.is_empty() {
+            return Err(Error::MissingField);
+        }
+        if self.require_challenge_id && fields.challenge_id.is_empty() {
+            return Err(Error::MissingChallengeId);
+        }
+        let phone = self.phones.parse(&fields.phone_number)?;
+        let code = OtpCode::parse(&fields.otp, self.code_length)
+            .ok_or(Error::Mismatch { remaining: None })?;
+        let expected = match fields.challenge_id.as_str() {
+            "" => None,
+            text => Some(ChallengeId::parse(text).ok_or(Error::Expired)?),
+        };
+
+        let attempt = self
+            .challenges
+            .attempt(&phone, &code, expected.as_ref(), deadline)
+            .await?;
+        let pending = match attempt {
+            Attempt::Matched(pending) => pending,
+            Attempt::Mismatch { remaining } => {
+                return Err(Error::Mismatch {
+                    remaining: Some(remaining),
+                });
+            }
+            Attempt::Exhausted { retry_after } => {
+                return Err(Error::TooManyAttempts { retry_after });
+            }
+            Attempt::Absent => return Err(Error::Expired),
+        };
+        match self.users.register(&pending, &phone, deadline).await? {
+            Registration::Registered(user) => Ok(registered(user)),
+            Registration::ChallengeUsed => Err(Error::Expired),
+            Registration::PhoneTaken => Err(Error::UserExists),
+        }
+    }
+}
+
+fn registered(user: User) -> Response<Body> {
+    api::json(
+        StatusCode::OK,
+        &Registered {
+            success: true,
+            message: "User registered successfully",
+            data: user,
+        },
+    )
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        const BAD: StatusCode = StatusCode::BAD_REQUEST;
+        match error {
+            Error::BadRequest(bad) => bad.into(),
+            Error::MissingField => {
+                Self::new(BAD, "OTP and phone number are required", "missing_field")
+            }
+            Error::MissingChallengeId => {
+                Self::new(BAD, "Challenge id is required", "missing_field")
+            }
+            Error::InvalidPhoneNumber(_) => {
+                Self::new(BAD, "Invalid phone number", "invalid_phone_number")
+            }
+            Error::Mismatch { remaining } => {
+                let failure = Self::new(StatusCode::UNAUTHORIZED, "Invalid OTP", "otp_mismatch");
+                match remaining {
+                    Some(attempts) => failure.attempts_remaining(attempts),
+                    None => failure,
+                }
+            }
+            Error::Expired => Self::new(
+                StatusCode::UNAUTHORIZED,
+                "Invalid or expired OTP",
+                "otp_expired",
+            ),
+            Error::TooManyAttempts { retry_after } => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "Too many attempts",
+                "too_many_attempts",
+            )
+            .retry_after(retry_after),
+            Error::UserExists => Self::new(
+                StatusCode::CONFLICT,
+                "User already exists with the given phone number",
+                "user_exists",
+            ),
+            Error::Store(error) => Self::store(&error, "Failed to register user"),
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The Lambda function `verify`: reads its configuration, connects, serves.
+
+use std::{convert::Infallible, process::ExitCode};
+
+use lambda_http::service_fn;
+use shared::{config::Env, telemetry};
+use verify::Verify;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    telemetry::init();
+    let verify = match Verify::from_env(&Env::of_process()) {
+        Ok(verify) => verify,
+        Err(error) => return telemetry::exit(&error),
+    };
+    verify.connect().await;
+    let handler = service_fn(async |request| Ok::<_, Infallible>(verify.handle(request).await));
+    match lambda_http::run(handler).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => telemetry::exit(error.as_ref()),
+    }
+}

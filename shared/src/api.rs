@@ -1,0 +1,344 @@
+//! The HTTP edge: strict JSON in, the contract's envelope out.
+//!
+//! What an outcome means to a client is decided by the function it belongs to, as a [`Failure`];
+//! this module only knows how a failure looks, and logs it once if the fault is ours.
+
+use std::{panic::AssertUnwindSafe, time::Duration};
+
+use futures_util::FutureExt;
+use lambda_http::{
+    Body, Request, RequestExt, Response,
+    http::{
+        HeaderValue, StatusCode,
+        header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER},
+    },
+    request::RequestContext,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{connect::StoreError, telemetry};
+
+/// The largest body that is read, in bytes.
+pub const BODY_LIMIT: usize = 104_856;
+
+/// A body that is not the one JSON object that the route expects.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadRequest {
+    #[error("the body is larger than {BODY_LIMIT} bytes")]
+    TooLarge,
+    /// What is wrong and where, without anything that the client sent.
+    #[error("{0}")]
+    Malformed(String),
+}
+
+/// An answer that is not a success: `{"error", "code", …}`.
+#[derive(Debug)]
+pub struct Failure {
+    status: StatusCode,
+    body: FailureBody,
+    allow: Option<&'static str>,
+    cause: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct FailureBody {
+    error: &'static str,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts_remaining: Option<u32>,
+}
+
+impl Failure {
+    /// `error` is the text for people, `code` the stable word for programs.
+    pub fn new(status: StatusCode, error: &'static str, code: &'static str) -> Self {
+        Self {
+            status,
+            body: FailureBody {
+                error,
+                code,
+                detail: None,
+                retry_after: None,
+                attempts_remaining: None,
+            },
+            allow: None,
+            cause: None,
+        }
+    }
+
+    /// A store failed: 503 with the route's own text, or 500 when the fault is ours.
+    pub fn store(error: &StoreError, text: &'static str) -> Self {
+        const OUTAGE: Duration = Duration::from_secs(5);
+        match error {
+            StoreError::Unavailable(..) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, text, "unavailable").retry_after(OUTAGE)
+            }
+            StoreError::Fault(..) => Self::internal(),
+        }
+        .caused_by(error)
+    }
+
+    /// A fault of ours.
+    pub fn internal() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "Internal error",
+            "internal",
+        )
+    }
+
+    pub fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "Not found", "not_found")
+    }
+
+    /// `allow` lists the methods that the path knows.
+    pub fn method_not_allowed(allow: &'static str) -> Self {
+        Self {
+            allow: Some(allow),
+            ..Self::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "Method not allowed",
+                "method_not_allowed",
+            )
+        }
+    }
+
+    /// When asking again may help, rounded up to whole seconds: header and body.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.body.retry_after = Some(
+            wait.as_millis()
+                .div_ceil(1000)
+                .try_into()
+                .unwrap_or(u64::MAX),
+        );
+        self
+    }
+
+    #[must_use]
+    pub fn attempts_remaining(mut self, attempts: u32) -> Self {
+        self.body.attempts_remaining = Some(attempts);
+        self
+    }
+
+    /// What is told to the log and never to the client.
+    #[must_use]
+    pub fn caused_by(mut self, cause: &(dyn std::error::Error + 'static)) -> Self {
+        self.cause = Some(telemetry::chain(cause));
+        self
+    }
+}
+
+impl From<BadRequest> for Failure {
+    fn from(bad: BadRequest) -> Self {
+        let (status, code) = match bad {
+            BadRequest::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large"),
+            BadRequest::Malformed(_) => (StatusCode::BAD_REQUEST, "invalid_payload"),
+        };
+        let mut failure = Self::new(status, "Invalid request payload", code);
+        failure.body.detail = Some(bad.to_string());
+        failure
+    }
+}
+
+/// The path without the stage that API Gateway may have put in front of it.
+pub fn path(request: &Request) -> &str {
+    let path = request.raw_http_path();
+    let stage = match request.request_context_ref() {
+        Some(RequestContext::ApiGatewayV1(context)) => context.stage.as_deref(),
+        Some(RequestContext::ApiGatewayV2(context)) => context.stage.as_deref(),
+        _ => None,
+    };
+    stage
+        .and_then(|stage| path.strip_prefix('/')?.strip_prefix(stage))
+        .filter(|rest| rest.starts_with('/'))
+        .unwrap_or(path)
+}
+
+/// Reads a body that has to be one JSON object. How strictly its fields are read is up to `T`, which
+/// denies unknown fields and takes nothing but the types it names.
+pub fn read_json<T: DeserializeOwned>(request: &Request) -> Result<T, BadRequest> {
+    let body: &[u8] = request.body().as_ref();
+    if body.len() > BODY_LIMIT {
+        return Err(BadRequest::TooLarge);
+    }
+    // serde would fill a struct from an array too.
+    let first = body.iter().find(|byte| !b" \t\r\n".contains(byte));
+    if first != Some(&b'{') {
+        return Err(BadRequest::Malformed(
+            "the body is not a JSON object".into(),
+        ));
+    }
+    serde_json::from_slice(body).map_err(|error| BadRequest::Malformed(describe(&error)))
+}
+
+/// serde's messages quote the input, so only their kind and place are told.
+fn describe(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    let what = match error.classify() {
+        serde_json::error::Category::Data if message.starts_with("unknown field") => {
+            "unknown field"
+        }
+        serde_json::error::Category::Data if message.starts_with("duplicate field") => {
+            "duplicate field"
+        }
+        serde_json::error::Category::Data => "value of the wrong type",
+        serde_json::error::Category::Eof => "unexpected end",
+        serde_json::error::Category::Syntax | serde_json::error::Category::Io => "malformed JSON",
+    };
+    format!("{what} at line {} column {}", error.line(), error.column())
+}
+
+/// A JSON answer that no cache may keep.
+pub fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> {
+    // Answers are plain structs of texts and numbers, which always have a JSON form.
+    let text = serde_json::to_string(body).unwrap_or_default();
+    let mut response = Response::new(Body::Text(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The answer of a handler, whatever happened in it: a panic costs this one answer, as a 500.
+pub async fn answer(
+    handler: impl Future<Output = Result<Response<Body>, Failure>>,
+) -> Response<Body> {
+    match AssertUnwindSafe(handler).catch_unwind().await {
+        Ok(Ok(response)) => response,
+        Ok(Err(failure)) => failure.into_response(),
+        Err(_panic) => Failure::internal().into_response(),
+    }
+}
+
+impl Failure {
+    fn into_response(self) -> Response<Body> {
+        if self.status.is_server_error() {
+            tracing::error!(
+                status = self.status.as_u16(),
+                code = self.body.code,
+                cause = self.cause,
+                "request failed"
+            );
+        }
+        let mut response = json(self.status, &self.body);
+        let mut set = |name: HeaderName, value| response.headers_mut().insert(name, value);
+        if let Some(seconds) = self.body.retry_after {
+            set(RETRY_AFTER, seconds.into());
+        }
+        if let Some(methods) = self.allow {
+            set(ALLOW, HeaderValue::from_static(methods));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    #[derive(Default)]
+    struct Fields {
+        name: String,
+        otp: String,
+    }
+
+    fn read(body: impl Into<Body>) -> Result<Fields, BadRequest> {
+        read_json(&Request::new(body.into()))
+    }
+
+    fn detail(body: impl Into<Body>) -> String {
+        read(body).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn one_object_of_the_right_types_is_read() {
+        let fields = read(" {\"name\": \"A\\u0064a\"}\r\n").unwrap();
+        assert_eq!(fields.name, "Ada");
+        assert_eq!(fields.otp, "");
+    }
+
+    #[test]
+    fn whatever_is_not_one_object_is_refused() {
+        for body in [
+            "",
+            " ",
+            "null",
+            "[]",
+            "[\"Ada\", \"1\"]",
+            "\"name\"",
+            "1",
+            "\u{feff}{}",
+            "name=Ada",
+        ] {
+            assert_eq!(detail(body), "the body is not a JSON object", "{body:?}");
+        }
+    }
+
+    #[test]
+    fn the_detail_says_what_and_where_and_quotes_nothing() {
+        for (body, expected) in [
+            (
+                "{\"otp\": 123456}",
+                "value of the wrong type at line 1 column 14",
+            ),
+            (
+                "{\"otp\": null}",
+                "value of the wrong type at line 1 column 12",
+            ),
+            (
+                "{\"otp\": [\"1\"]}",
+                "value of the wrong type at line 1 column 8",
+            ),
+            ("{\"verified\": true}", "unknown field at line 1 column 11"),
+            ("{\"Name\": \"Ada\"}", "unknown field at line 1 column 7"),
+            (
+                "{\"name\": \"a\", \"name\": \"b\"}",
+                "duplicate field at line 1 column 20",
+            ),
+            ("{} {}", "malformed JSON at line 1 column 4"),
+            ("{\"name\": \"a\"", "unexpected end at line 1 column 12"),
+            (
+                "{\"name\": \"\\ud800\"}",
+                "malformed JSON at line 1 column 17",
+            ),
+        ] {
+            assert_eq!(detail(body), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf_8_are_refused() {
+        let body = b"{\"name\": \"\xff\"}".to_vec();
+        assert!(detail(body).starts_with("malformed JSON"));
+    }
+
+    #[test]
+    fn deep_nesting_is_refused() {
+        let body = format!("{{\"name\": {}", "[".repeat(100_000));
+        assert!(read(body).is_err());
+    }
+
+    #[test]
+    fn the_size_limit_is_exact() {
+        let padded = |length: usize| format!("{{}}{}", " ".repeat(length - 2));
+        assert!(read(padded(BODY_LIMIT)).is_ok());
+        assert_eq!(read(padded(BODY_LIMIT + 1)), Err(BadRequest::TooLarge));
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_one_answer() {
+        let response = answer(async { panic!("as a bug would") }).await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let Body::Text(body) = response.into_body() else {
+            panic!("not text")
+        };
+        assert_eq!(body, r#"{"error":"Internal error","code":"internal"}"#);
+    }
+}

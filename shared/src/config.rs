@@ -1,0 +1,205 @@
+//! The settings of a function, read once at start.
+//!
+//! Each module reads its own variables through [`Env`]; what a variable means stands there. A value
+//! never appears in an [`Error`], because several of them are secrets.
+
+use std::{collections::HashMap, fmt::Display, ops::RangeInclusive, str::FromStr, time::Duration};
+
+/// The environment variables as they were at start. A variable that is empty counts as not set,
+/// so that a template can pass optional parameters on unconditionally.
+#[derive(Clone)]
+pub struct Env(HashMap<String, String>);
+
+/// A variable that keeps the function from starting.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The variable is required and not set.
+    #[error("{0} is not set")]
+    Missing(&'static str),
+    /// The variable is set to something that it cannot be.
+    #[error("{name} {reason}")]
+    Invalid {
+        name: &'static str,
+        /// What is wrong, as the rest of a sentence that begins with the name. Never the value.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// An [`Error::Invalid`]: `reason` continues the sentence that the variable's name begins.
+    pub fn invalid(name: &'static str, reason: impl Into<String>) -> Self {
+        Self::Invalid {
+            name,
+            reason: reason.into(),
+        }
+    }
+}
+
+impl Env {
+    /// The environment of this process.
+    pub fn of_process() -> Self {
+        Self(
+            std::env::vars_os()
+                .filter_map(|(name, value)| {
+                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                })
+                .collect(),
+        )
+    }
+
+    /// The text of a variable, `None` when it is not set or empty.
+    pub fn text(&self, name: &'static str) -> Option<&str> {
+        self.0
+            .get(name)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
+    }
+
+    /// The text of a variable that must be set.
+    pub fn required(&self, name: &'static str) -> Result<&str, Error> {
+        self.text(name).ok_or(Error::Missing(name))
+    }
+
+    /// `true` or `false`; `false` when not set.
+    pub fn flag(&self, name: &'static str) -> Result<bool, Error> {
+        match self.text(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(Error::invalid(name, "must be true or false")),
+        }
+    }
+
+    /// A number within `range`, or `default` when not set.
+    pub fn number<T>(
+        &self,
+        name: &'static str,
+        default: T,
+        range: RangeInclusive<T>,
+    ) -> Result<T, Error>
+    where
+        T: FromStr + PartialOrd + Display,
+    {
+        let Some(text) = self.text(name) else {
+            return Ok(default);
+        };
+        text.parse()
+            .ok()
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| {
+                let (from, to) = range.into_inner();
+                Error::invalid(name, format!("must be a whole number from {from} to {to}"))
+            })
+    }
+
+    /// A number of milliseconds, at most a minute.
+    pub fn milliseconds(&self, name: &'static str, default: u64) -> Result<Duration, Error> {
+        self.number(name, default, 1..=60_000)
+            .map(Duration::from_millis)
+    }
+}
+
+impl<const N: usize> From<[(&str, &str); N]> for Env {
+    fn from(variables: [(&str, &str); N]) -> Self {
+        variables.into_iter().collect()
+    }
+}
+
+impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Env {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Self {
+        Self(
+            variables
+                .into_iter()
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+        )
+    }
+}
+
+/// How long a request and its parts may take. Each part is shorter than the whole, because otherwise
+/// its failure could not be answered in time.
+#[derive(Clone, Copy)]
+pub struct Deadlines {
+    /// One call to Postgres or Redis, a reconnect included.
+    pub store: Duration,
+    /// The whole request, up to its answer.
+    pub request: Duration,
+}
+
+impl Deadlines {
+    /// Reads `STORE_TIMEOUT_MS` (default 2000) and `REQUEST_TIMEOUT_MS` (default 8000).
+    pub fn from_env(env: &Env) -> Result<Self, Error> {
+        let request = env.milliseconds("REQUEST_TIMEOUT_MS", 8000)?;
+        Ok(Self {
+            store: Self::part(env, "STORE_TIMEOUT_MS", 2000, request)?,
+            request,
+        })
+    }
+
+    /// Reads `SMS_TIMEOUT_MS` (default 4000): one call to the SMS provider.
+    pub fn sms(self, env: &Env) -> Result<Duration, Error> {
+        Self::part(env, "SMS_TIMEOUT_MS", 4000, self.request)
+    }
+
+    fn part(
+        env: &Env,
+        name: &'static str,
+        default: u64,
+        whole: Duration,
+    ) -> Result<Duration, Error> {
+        let part = env.milliseconds(name, default)?;
+        if part >= whole {
+            return Err(Error::invalid(name, "must be below REQUEST_TIMEOUT_MS"));
+        }
+        Ok(part)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_variable_counts_as_not_set() {
+        let env = Env::from([("OTP_DOMAIN", "")]);
+        assert_eq!(env.text("OTP_DOMAIN"), None);
+        assert_eq!(
+            env.required("OTP_DOMAIN"),
+            Err(Error::Missing("OTP_DOMAIN"))
+        );
+    }
+
+    #[test]
+    fn a_bad_number_is_named_and_not_echoed() {
+        let env = Env::from([("OTP_LENGTH", "hunter2")]);
+        let error = env.number("OTP_LENGTH", 6, 4..=10).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "OTP_LENGTH must be a whole number from 4 to 10"
+        );
+    }
+
+    #[test]
+    fn a_flag_is_true_or_false_and_nothing_else() {
+        for (text, flag) in [
+            ("true", Some(true)),
+            ("false", Some(false)),
+            ("", Some(false)),
+            ("1", None),
+        ] {
+            let env = Env::from([("REQUIRE_CHALLENGE_ID", text)]);
+            assert_eq!(env.flag("REQUIRE_CHALLENGE_ID").ok(), flag, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_part_that_outlasts_the_request_is_refused() {
+        let env = Env::from([("STORE_TIMEOUT_MS", "8000")]);
+        assert_eq!(
+            Deadlines::from_env(&env).err(),
+            Some(Error::invalid(
+                "STORE_TIMEOUT_MS",
+                "must be below REQUEST_TIMEOUT_MS"
+            ))
+        );
+    }
+}

@@ -1,0 +1,207 @@
+//! Registered users, and the challenges that were used, in Postgres.
+//!
+//! Every operation is one statement and one round trip, sent without a named prepared statement or
+//! a transaction block, so that it works through RDS Proxy and PgBouncer in transaction mode.
+//! "Not there" is a value; an error is a fault of the store.
+
+use serde::Serialize;
+use tokio::time::Instant;
+use tokio_postgres::{Row, types::Type};
+
+use crate::{
+    challenge::Pending,
+    connect::{Postgres, StoreError},
+    phone::PhoneNumber,
+};
+
+/// Reads and writes users.
+pub struct Users {
+    postgres: Postgres,
+}
+
+/// A person's name: 1 to 100 characters, none of which is a control, a line separator or a
+/// bidirectional override. White space around it is dropped.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Name(String);
+
+/// Why a text is not a [`Name`].
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidName {
+    #[error("no name given")]
+    Empty,
+    #[error("not a name")]
+    Malformed,
+}
+
+/// A row of `users`, as clients see it.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct User {
+    pub id: i64,
+    /// RFC 3339 in UTC, to the second.
+    pub created_at: String,
+    pub name: String,
+    /// E.164.
+    pub phone_number: String,
+    pub version: i32,
+}
+
+/// What a right code led to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Registration {
+    Registered(User),
+    /// The challenge had been used before; nothing changed.
+    ChallengeUsed,
+    /// Somebody registered the number meanwhile. The challenge is used now.
+    PhoneTaken,
+}
+
+impl Name {
+    pub fn parse(text: &str) -> Result<Self, InvalidName> {
+        let name = text.trim();
+        if text.chars().any(is_unfit_for_names) || name.chars().count() > 100 {
+            return Err(InvalidName::Malformed);
+        }
+        if name.is_empty() {
+            return Err(InvalidName::Empty);
+        }
+        Ok(Self(name.to_owned()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Users {
+    pub fn new(postgres: Postgres) -> Self {
+        Self { postgres }
+    }
+
+    /// Opens the connection to Postgres ahead of the first request.
+    pub async fn connect(&self) {
+        self.postgres.connect().await;
+    }
+
+    /// Whether the number belongs to a user.
+    pub async fn is_registered(
+        &self,
+        phone: &PhoneNumber,
+        deadline: Instant,
+    ) -> Result<bool, StoreError> {
+        let row = self
+            .postgres
+            .read_one(
+                "SELECT EXISTS (SELECT FROM users WHERE phone_number = $1)",
+                &[(&phone.as_e164(), Type::TEXT)],
+                deadline,
+            )
+            .await?;
+        Ok(row.try_get(0)?)
+    }
+
+    /// Registers the user whose code was right. However often and by however many it is called for
+    /// one challenge, one call at most registers: the first to insert the challenge's id.
+    pub async fn register(
+        &self,
+        pending: &Pending,
+        phone: &PhoneNumber,
+        deadline: Instant,
+    ) -> Result<Registration, StoreError> {
+        let row = self
+            .postgres
+            .write_one(
+                r#"
+                WITH used AS (
+                    INSERT INTO used_challenges (challenge_id)
+                    VALUES ($1)
+                    ON CONFLICT (challenge_id) DO NOTHING
+                    RETURNING challenge_id
+                ), registered AS (
+                    INSERT INTO users (name, phone_number)
+                    SELECT $2, $3 FROM used
+                    ON CONFLICT (phone_number) DO NOTHING
+                    RETURNING id, created_at, name, phone_number, version
+                )
+                SELECT EXISTS (SELECT FROM used) AS first_use,
+                       id, name, phone_number, version,
+                       to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+                           AS created_at
+                FROM (VALUES (1)) AS always LEFT JOIN registered ON true
+                "#,
+                &[
+                    (&pending.id.as_str(), Type::TEXT),
+                    (&pending.name, Type::TEXT),
+                    (&phone.as_e164(), Type::TEXT),
+                ],
+                deadline,
+            )
+            .await?;
+        if !row.try_get("first_use")? {
+            return Ok(Registration::ChallengeUsed);
+        }
+        if row.try_get::<_, Option<i64>>("id")?.is_none() {
+            return Ok(Registration::PhoneTaken);
+        }
+        Ok(Registration::Registered(read_user(&row)?))
+    }
+}
+
+fn read_user(row: &Row) -> Result<User, tokio_postgres::Error> {
+    Ok(User {
+        id: row.try_get("id")?,
+        created_at: row.try_get("created_at")?,
+        name: row.try_get("name")?,
+        phone_number: row.try_get("phone_number")?,
+        version: row.try_get("version")?,
+    })
+}
+
+/// Controls (NUL included, which Postgres does not store), line and paragraph separators, and the
+/// characters that reorder the text around them (Unicode UAX #9: embeddings, overrides, isolates).
+fn is_unfit_for_names(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_any_plain_text_of_up_to_100_characters() {
+        for text in [
+            "Ada",
+            "Łukasz Żółć",
+            "李小龍",
+            "O'Neil-Smith, Jr.",
+            "👩‍🚀",
+            &"ü".repeat(100),
+        ] {
+            assert_eq!(Name::parse(text).unwrap().as_str(), text);
+        }
+        assert_eq!(Name::parse("  Ada \u{3000}").unwrap().as_str(), "Ada");
+    }
+
+    #[test]
+    fn an_empty_or_blank_name_is_no_name() {
+        for text in ["", " ", " \u{a0} "] {
+            assert_eq!(Name::parse(text), Err(InvalidName::Empty), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn long_names_controls_and_bidi_overrides_are_refused() {
+        for text in [
+            &"a".repeat(101),
+            "Ada\n",
+            "Ada\0",
+            "Ada\u{1b}[31m",
+            "Ada\u{85}",
+            "Ada\u{2028}x",
+            "Ada\u{202e}x",
+            "Ada\u{2066}x",
+        ] {
+            assert_eq!(Name::parse(text), Err(InvalidName::Malformed), "{text:?}");
+        }
+    }
+}
