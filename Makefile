@@ -1,0 +1,16 @@
+.PHONY: help dev test build deploy
+
+help: ## print this list
+	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
+
+dev: ## serve the endpoints on http://localhost:9000 (PORT), with stores of their own
+	@scripts/with-services.sh --data target/dev scripts/dev.sh
+
+test: ## all that CI checks: formatting, lints, build, tests
+	@scripts/test.sh
+
+build: ## build the functions for AWS
+	@scripts/sam.sh build
+
+deploy: build ## deploy them with the settings of samconfig.toml
+	@scripts/sam.sh deploy

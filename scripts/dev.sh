@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Serves the endpoints on http://localhost:$PORT (9000) from the sources, rebuilding on change.
+# Expects DATABASE_URL and REDIS_URL: with-services.sh starts it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+port=${PORT:-9000}
+export SMS_PROVIDER=${SMS_PROVIDER:-log} OTP_LOCAL=${OTP_LOCAL:-1} ALLOWED_COUNTRIES=${ALLOWED_COUNTRIES:-*}
+
+main() {
+    if (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+        echo "Port $port is taken. Choose another: PORT=9001 make dev" >&2
+        exit 1
+    fi
+    mkdir -p target/dev
+    keep_pepper
+    write_sam_environment
+
+    local cargo_lambda
+    cargo_lambda=$(scripts/find-tool.sh cargo-lambda)
+    # Built as cargo lambda does it at a function's first request, which would otherwise wait for it.
+    cargo build --bin signup --bin verify --bin migrate
+    cargo run --quiet --bin migrate -- up
+
+    print_welcome
+    PATH=$(dirname "$cargo_lambda"):$PATH
+    exec cargo lambda watch --invoke-address 127.0.0.1 --invoke-port "$port"
+}
+
+# Made once: with another pepper every code that is pending would turn wrong.
+keep_pepper() {
+    if [ -z "${OTP_PEPPER-}" ]; then
+        [ -s target/dev/otp-pepper ] ||
+            (umask 077 && od -An -v -tx1 -N32 /dev/urandom | tr -d ' \n' >target/dev/otp-pepper)
+        OTP_PEPPER=$(cat target/dev/otp-pepper)
+    fi
+    export OTP_PEPPER
+}
+
+# The file that `sam local invoke --env-vars` takes.
+write_sam_environment() {
+    local name value variables=''
+    for name in DATABASE_URL REDIS_URL SMS_PROVIDER OTP_LOCAL OTP_PEPPER ALLOWED_COUNTRIES; do
+        value=${!name}
+        case $name in DATABASE_URL | REDIS_URL) value=$(as_seen_from_container "$value") ;; esac
+        variables="$variables${variables:+, }\"$name\": \"$(printf %s "$value" | sed 's/[\\"]/\\&/g')\""
+    done
+    rm -f target/dev/env.json
+    (umask 077 && printf '{\n  "SignupFunction": {%s},\n  "VerifyFunction": {%s}\n}\n' "$variables" "$variables" \
+        >target/dev/env.json)
+}
+
+# SAM runs a function in a container, whose own loopback is another one than the host's. The function
+# would ask a host of any other name for TLS, which the local Postgres does not speak.
+as_seen_from_container() {
+    local url
+    url=$(printf %s "$1" | sed -E 's#(//|@)(localhost|127\.0\.0\.1|\[::1\])([:/?]|$)#\1host.docker.internal\3#')
+    case $1:$url in
+        "$url:$url") ;;
+        postgres*sslmode=*) ;;
+        postgres*\?*) url="$url&sslmode=disable" ;;
+        postgres*) url="$url?sslmode=disable" ;;
+    esac
+    printf %s "$url"
+}
+
+print_welcome() {
+    cat <<END
+
+Sign-up and verification are at http://localhost:$port. Ctrl-C stops everything.
+
+  curl -i http://localhost:$port/signup -H 'Content-Type: application/json' \\
+    -d '{"name":"Ada Lovelace","phone_number":"+14155552671"}'
+
+The code then stands in a line below that has "message":"Generated OTP". Put it in place of CODE:
+
+  curl -i http://localhost:$port/verify -H 'Content-Type: application/json' \\
+    -d '{"otp":"CODE","phone_number":"+14155552671"}'
+
+Postgres: $(without_password "$DATABASE_URL")
+Redis:    $(without_password "$REDIS_URL")
+
+END
+}
+
+without_password() {
+    printf %s "$1" | sed -E 's#//([^:/@]*):[^/]*@#//\1:…@#'
+}
+
+main
