@@ -1,0 +1,69 @@
+//! What a client receives.
+
+use std::collections::BTreeMap;
+
+use lambda_http::{Body, Response};
+use serde_json::Value;
+
+/// An answer with its body read as JSON.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u64,
+    /// Names in lower case.
+    pub headers: BTreeMap<String, String>,
+    pub body: Value,
+}
+
+impl Answer {
+    /// An answer as the handler gives it.
+    pub fn of_handler(response: Response<Body>) -> Self {
+        let (parts, body) = response.into_parts();
+        Self {
+            status: parts.status.as_u16().into(),
+            headers: parts
+                .headers
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+                .collect(),
+            body: serde_json::from_slice(&body).unwrap(),
+        }
+    }
+
+    /// An answer as the function gives it to API Gateway, in either payload format.
+    pub fn of_function(payload: &Value) -> Self {
+        let mut headers = BTreeMap::new();
+        for (name, value) in payload["headers"].as_object().into_iter().flatten() {
+            headers.insert(name.to_lowercase(), value.as_str().unwrap().to_owned());
+        }
+        for (name, values) in payload["multiValueHeaders"]
+            .as_object()
+            .into_iter()
+            .flatten()
+        {
+            headers.insert(name.to_lowercase(), values[0].as_str().unwrap().to_owned());
+        }
+        assert_eq!(payload["isBase64Encoded"], false);
+        Self {
+            status: payload["statusCode"].as_u64().unwrap(),
+            headers,
+            body: serde_json::from_str(payload["body"].as_str().unwrap()).unwrap(),
+        }
+    }
+
+    /// Status, `error` and `code`: what a row of the contract fixes for a failure.
+    pub fn failure(&self) -> (u64, &str, &str) {
+        (self.status, self.text("error"), self.text("code"))
+    }
+
+    /// A member of the body that is text; empty when it is missing.
+    pub fn text(&self, member: &str) -> &str {
+        self.body[member].as_str().unwrap_or_default()
+    }
+
+    /// The `Retry-After` header, which must agree with the body.
+    pub fn retry_after(&self) -> u64 {
+        let seconds = self.headers["retry-after"].parse().unwrap();
+        assert_eq!(self.body["retry_after"], seconds);
+        seconds
+    }
+}

@@ -1,0 +1,178 @@
+//! A Postgres database for one test, cloned from a migrated template and dropped after it.
+
+use std::{
+    collections::hash_map::DefaultHasher,
+    env, fs,
+    hash::{Hash, Hasher},
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use migrate::Command;
+use shared::config::Env;
+use tokio::sync::OnceCell;
+use tokio_postgres::{Client, NoTls};
+
+/// Held by whoever makes or clones the template, across test processes.
+const LOCK: i64 = 0x6f74_705f_7465_7374;
+
+pub struct Database {
+    name: String,
+}
+
+impl Database {
+    /// A migrated, empty database.
+    pub async fn migrated() -> Self {
+        static TEMPLATE: OnceCell<String> = OnceCell::const_new();
+        let template = TEMPLATE.get_or_init(template).await;
+        Self::create(&format!("TEMPLATE {template}")).await
+    }
+
+    /// A database without any table.
+    pub async fn empty() -> Self {
+        Self::create("TEMPLATE template0").await
+    }
+
+    async fn create(how: &str) -> Self {
+        let name = format!("otp_test_{}_{:016x}", seconds(), crate::random_number());
+        let admin = connect(&admin_url()).await;
+        admin
+            .batch_execute(&format!("CREATE DATABASE {name} {how}"))
+            .await
+            .unwrap();
+        Self { name }
+    }
+
+    pub fn url(&self) -> String {
+        database_url(&self.name)
+    }
+
+    /// Where the server listens.
+    pub fn address() -> String {
+        let config: tokio_postgres::Config = admin_url().parse().unwrap();
+        let tokio_postgres::config::Host::Tcp(host) = &config.get_hosts()[0] else {
+            panic!("the tests need Postgres over TCP")
+        };
+        format!("{host}:{}", config.get_ports()[0])
+    }
+
+    /// The URL with another server's address in it: that of a proxy.
+    pub fn url_through(&self, address: &str) -> String {
+        self.url().replace(&Self::address(), address)
+    }
+
+    /// A connection for what a test wants to see or break.
+    pub async fn connect(&self) -> Client {
+        connect(&self.url()).await
+    }
+
+    /// How many users there are.
+    pub async fn count_users(&self) -> i64 {
+        let client = self.connect().await;
+        let row = client.query_one("SELECT count(*) FROM users", &[]).await;
+        row.unwrap().get(0)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let name = self.name.clone();
+        // The test's own runtime is about to end, so the clean-up has one of its own.
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let admin = connect(&admin_url()).await;
+                admin
+                    .batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+                    .await
+            })
+        });
+        drop(dropping.join());
+    }
+}
+
+/// The template's name, after it was made by the first test that needs it. The name changes with the
+/// migrations. Databases that a killed run left behind are dropped on the way.
+async fn template() -> String {
+    let mut hash = DefaultHasher::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
+    files.sort();
+    for file in files {
+        fs::read(file).unwrap().hash(&mut hash);
+    }
+    let name = format!("otp_template_{:016x}", hash.finish());
+
+    let admin = connect(&admin_url()).await;
+    admin
+        .execute("SELECT pg_advisory_lock($1)", &[&LOCK])
+        .await
+        .unwrap();
+    drop_leftovers(&admin).await;
+    let exists = admin
+        .query_opt("SELECT FROM pg_database WHERE datname = $1", &[&name])
+        .await
+        .unwrap();
+    if exists.is_none() {
+        let unfinished = format!("{name}_unfinished");
+        for statement in [
+            format!("DROP DATABASE IF EXISTS {unfinished}"),
+            format!("CREATE DATABASE {unfinished}"),
+        ] {
+            admin.batch_execute(&statement).await.unwrap();
+        }
+        let env = Env::from([("DATABASE_URL", database_url(&unfinished).as_str())]);
+        let database = migrate::Database::from_env(&env).unwrap();
+        database.run(Command::Up).await.unwrap();
+        admin
+            .batch_execute(&format!("ALTER DATABASE {unfinished} RENAME TO {name}"))
+            .await
+            .unwrap();
+    }
+    // The lock ends with this connection.
+    name
+}
+
+async fn drop_leftovers(admin: &Client) {
+    let rows = admin
+        .query(
+            "SELECT datname FROM pg_database
+             WHERE datname LIKE 'otp\\_test\\_%' AND split_part(datname, '_', 3)::bigint < $1",
+            &[&(seconds() - 3600)],
+        )
+        .await
+        .unwrap();
+    for row in rows {
+        let name: &str = row.get(0);
+        let statement = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+        admin.batch_execute(&statement).await.unwrap();
+    }
+}
+
+async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+fn admin_url() -> String {
+    env::var("DATABASE_URL").expect("DATABASE_URL: run through scripts/with-services.sh --sns")
+}
+
+fn database_url(name: &str) -> String {
+    let url = admin_url();
+    let (base, query) = url.split_once('?').unwrap_or((&url, ""));
+    let (server, _) = base.rsplit_once('/').unwrap();
+    format!("{server}/{name}?{query}")
+}
+
+fn seconds() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    now.as_secs().try_into().unwrap()
+}

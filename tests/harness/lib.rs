@@ -1,0 +1,60 @@
+//! What the black-box suite stands on: real stores of its own for every test, a proxy that can cut
+//! and count, the functions in this process or as processes under the Lambda Runtime API.
+//!
+//! Expects `DATABASE_URL` of a superuser and moto's SNS at `AWS_ENDPOINT_URL_SNS`, as
+//! `scripts/with-services.sh --sns` provides them.
+#![allow(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test stops at the first surprise"
+)]
+
+mod answer;
+mod database;
+mod function;
+mod pgbouncer;
+mod phones;
+mod provider;
+mod proxy;
+mod redis_server;
+mod service;
+
+use std::time::Duration;
+
+use rand::{RngExt, rand_core::UnwrapErr, rngs::SysRng};
+
+pub use answer::Answer;
+pub use database::Database;
+pub use function::{Function, Invocation, binary};
+pub use pgbouncer::PgBouncer;
+pub use phones::{fresh_phone, messages_to};
+pub use provider::{Behaviour, Provider};
+pub use proxy::Proxy;
+pub use redis_server::RedisServer;
+pub use service::{Service, event, settings, wrong};
+
+/// A pepper of the right length.
+pub const PEPPER: &str = "tests-only-pepper-of-32-bytes-00";
+
+/// How long a condition is waited for before the test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `condition` holds.
+pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(
+        tokio::time::timeout(PATIENCE, waiting).await.is_ok(),
+        "still not: {what}"
+    );
+}
+
+/// 64 random bits, for names that don't collide.
+pub fn random_number() -> u64 {
+    UnwrapErr(SysRng).random()
+}

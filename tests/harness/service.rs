@@ -1,0 +1,137 @@
+//! Both functions in this process, over stores of their own.
+
+use lambda_http::request::from_str;
+use serde_json::{Value, json};
+use shared::config::Env;
+use signup::Signup;
+use verify::Verify;
+
+use crate::{Answer, Database, PEPPER, Proxy, RedisServer, messages_to};
+
+/// The service as its clients see it, with proxies between it and its stores.
+pub struct Service {
+    pub database: Database,
+    pub postgres: Proxy,
+    pub redis_server: RedisServer,
+    pub redis: Proxy,
+    pub signup: Signup,
+    pub verify: Verify,
+}
+
+/// The environment of a function over these stores.
+pub fn settings(database_url: &str, redis_url: &str) -> Vec<(String, String)> {
+    [
+        ("DATABASE_URL", database_url),
+        ("REDIS_URL", redis_url),
+        ("OTP_PEPPER", PEPPER),
+        ("SMS_PROVIDER", "sns"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
+}
+
+/// An API Gateway event (HTTP API, payload format 2.0).
+pub fn event(method: &str, path: &str, body: &str) -> Value {
+    json!({
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": path,
+        "rawQueryString": "",
+        "headers": {"content-type": "application/json", "host": "api.example.com"},
+        "requestContext": {
+            "accountId": "123456789012",
+            "apiId": "api",
+            "domainName": "api.example.com",
+            "http": {
+                "method": method,
+                "path": path,
+                "protocol": "HTTP/1.1",
+                "sourceIp": "203.0.113.10",
+                "userAgent": "tests"
+            },
+            "requestId": "request",
+            "routeKey": "$default",
+            "stage": "$default",
+            "time": "22/Nov/2026:00:00:00 +0000",
+            "timeEpoch": 1_795_305_600_000_u64
+        },
+        "body": body,
+        "isBase64Encoded": false
+    })
+}
+
+impl Service {
+    /// With the defaults of every setting.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With some settings of its own.
+    pub async fn start_with(own: &[(&str, &str)]) -> Self {
+        let (database, redis_server) = tokio::join!(Database::migrated(), RedisServer::start());
+        let postgres = Proxy::to(&Database::address()).await;
+        let redis = Proxy::to(&redis_server.address()).await;
+        let mut settings = settings(
+            &database.url_through(postgres.address()),
+            &format!("redis://{}", redis.address()),
+        );
+        settings.extend(own.iter().map(|&(name, value)| (name.into(), value.into())));
+        let env: Env = settings.into_iter().collect();
+        let signup = Signup::from_env(&env).await.unwrap();
+        let verify = Verify::from_env(&env).unwrap();
+        tokio::join!(signup.connect(), verify.connect());
+        Self {
+            database,
+            postgres,
+            redis_server,
+            redis,
+            signup,
+            verify,
+        }
+    }
+
+    /// Moves the service's clock from here on.
+    pub fn set_clock_offset(&mut self, milliseconds: i64) {
+        self.signup.challenges.set_clock_offset(milliseconds);
+        self.verify.challenges.set_clock_offset(milliseconds);
+    }
+
+    pub async fn sign_up(&self, name: &str, phone: &str) -> Answer {
+        let body = json!({"name": name, "phone_number": phone});
+        self.post_signup(&body.to_string()).await
+    }
+
+    pub async fn verify(&self, phone: &str, code: &str) -> Answer {
+        let body = json!({"otp": code, "phone_number": phone});
+        self.post_verify(&body.to_string()).await
+    }
+
+    pub async fn verify_challenge(&self, phone: &str, code: &str, id: &str) -> Answer {
+        let body = json!({"otp": code, "phone_number": phone, "challenge_id": id});
+        self.post_verify(&body.to_string()).await
+    }
+
+    pub async fn post_signup(&self, body: &str) -> Answer {
+        let request = from_str(&event("POST", "/signup", body).to_string()).unwrap();
+        Answer::of_handler(self.signup.handle(request).await)
+    }
+
+    pub async fn post_verify(&self, body: &str) -> Answer {
+        let request = from_str(&event("POST", "/verify", body).to_string()).unwrap();
+        Answer::of_handler(self.verify.handle(request).await)
+    }
+
+    /// Signs up and returns the code that was sent.
+    pub async fn code_for(&self, phone: &str) -> String {
+        let answer = self.sign_up("Ada", phone).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let messages = messages_to(phone).await;
+        messages.last().unwrap()[..6].to_owned()
+    }
+}
+
+/// A code of six digits that is certainly not `code`.
+pub fn wrong(code: &str) -> String {
+    let number: u32 = code.parse().unwrap();
+    format!("{:06}", (number + 1) % 1_000_000)
+}

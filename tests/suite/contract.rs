@@ -1,0 +1,207 @@
+//! The rows of the contract that depend on what happened before. Those that one event alone can
+//! produce are the fixtures of `events/`, see [`crate::events`].
+
+use serde_json::{Value, json};
+use tests::{Service, fresh_phone, messages_to, wrong};
+
+const USER_EXISTS: (u64, &str, &str) = (
+    409,
+    "User already exists with the given phone number",
+    "user_exists",
+);
+const EXPIRED: (u64, &str, &str) = (401, "Invalid or expired OTP", "otp_expired");
+
+#[tokio::test]
+async fn signup_sends_a_code_and_answers_how_to_go_on() {
+    let service = Service::start().await;
+    let phone = fresh_phone();
+    let answer = service.sign_up("Ada", &phone).await;
+    let id = answer.text("challenge_id").to_owned();
+    assert_eq!(
+        (answer.status, &answer.body),
+        (
+            200,
+            &json!({
+                "success": true,
+                "message": "OTP sent successfully",
+                "challenge_id": id,
+                "expires_in": 300,
+                "resend_in": 0
+            })
+        )
+    );
+    assert_eq!(id.len(), 32);
+    assert_eq!(answer.headers["content-type"], "application/json");
+    assert_eq!(answer.headers["cache-control"], "no-store");
+    assert_eq!(messages_to(&phone).await.len(), 1);
+}
+
+#[tokio::test]
+async fn verify_with_the_right_code_registers_and_answers_the_user() {
+    let service = Service::start().await;
+    let phone = fresh_phone();
+    let code = service.code_for(&phone).await;
+    let answer = service.verify(&phone, &code).await;
+
+    let row = service
+        .database
+        .connect()
+        .await
+        .query_one(
+            "SELECT id, to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
+                    name, phone_number, version FROM users",
+            &[],
+        )
+        .await
+        .unwrap();
+    assert_eq!(
+        (answer.status, answer.body),
+        (
+            200,
+            json!({
+                "success": true,
+                "message": "User registered successfully",
+                "data": {
+                    "id": row.get::<_, i64>(0),
+                    "created_at": row.get::<_, String>(1),
+                    "name": "Ada",
+                    "phone_number": phone,
+                    "version": 1
+                }
+            })
+        )
+    );
+    assert_eq!(row.get::<_, String>(2), "Ada");
+    assert_eq!(row.get::<_, String>(3), phone);
+}
+
+#[tokio::test]
+async fn verify_with_a_used_code_is_401_and_signup_of_the_phone_409() {
+    let service = Service::start().await;
+    let phone = fresh_phone();
+    let code = service.code_for(&phone).await;
+    assert_eq!(service.verify(&phone, &code).await.status, 200);
+    assert_eq!(service.verify(&phone, &code).await.failure(), EXPIRED);
+    assert_eq!(service.sign_up("Eve", &phone).await.failure(), USER_EXISTS);
+    assert_eq!(messages_to(&phone).await.len(), 1);
+}
+
+#[tokio::test]
+async fn verify_with_a_wrong_code_is_401_and_counts_down_to_429() {
+    let service = Service::start().await;
+    let phone = fresh_phone();
+    let code = service.code_for(&phone).await;
+    for remaining in (0..5).rev() {
+        let answer = service.verify(&phone, &wrong(&code)).await;
+        assert_eq!(answer.failure(), (401, "Invalid OTP", "otp_mismatch"));
+        assert_eq!(answer.body["attempts_remaining"], remaining);
+    }
+    let answer = service.verify(&phone, &code).await;
+    assert_eq!(
+        answer.failure(),
+        (429, "Too many attempts", "too_many_attempts")
+    );
+    assert!((1..=300).contains(&answer.retry_after()));
+}
+
+#[tokio::test]
+async fn verify_with_a_code_of_the_wrong_shape_is_401_without_asking_redis_or_an_attempt() {
+    let service = Service::start().await;
+    let phone = fresh_phone();
+    let code = service.code_for(&phone).await;
+    let before = service.redis.round_trips();
+    for text in [
+        "12345",
+        "1234567",
+        "+12345",
+        " 12345",
+        "123456\n",
+        "١٢٣٤٥٦",
+        "１２３４５６",
+    ] {
+        for _ in 0..6 {
+            let answer = service.verify(&phone, text).await;
+            assert_eq!(answer.failure(), (401, "Invalid OTP", "otp_mismatch"));
+            assert_eq!(answer.body["attempts_remaining"], Value::Null);
+        }
+    }
+    assert_eq!(service.redis.round_trips(), before);
+    assert_eq!(service.verify(&phone, &code).await.status, 200);
+}
+
+#[tokio::test]
+async fn verify_of_a_phone_that_never_asked_is_401() {
+    let service = Service::start().await;
+    let answer = service.verify(&fresh_phone(), "123456").await;
+    assert_eq!(answer.failure(), EXPIRED);
+}
+
+#[tokio::test]
+async fn verify_means_the_challenge_that_it_names() {
+    let service = Service::start().await;
+    let phone = fresh_phone();
+    let sent = service.sign_up("Ada", &phone).await;
+    let code = messages_to(&phone).await[0][..6].to_owned();
+    for other in [
+        "0".repeat(32),
+        "x".to_owned(),
+        sent.text("challenge_id").to_uppercase() + " ",
+    ] {
+        let answer = service.verify_challenge(&phone, &code, &other).await;
+        assert_eq!(answer.failure(), EXPIRED, "{other}");
+    }
+    let answer = service.verify_challenge(&phone, &code, sent.text("challenge_id"));
+    assert_eq!(answer.await.status, 200);
+}
+
+#[tokio::test]
+async fn verify_without_a_challenge_id_is_400_where_one_is_required() {
+    let service = Service::start_with(&[("REQUIRE_CHALLENGE_ID", "true")]).await;
+    let phone = fresh_phone();
+    let sent = service.sign_up("Ada", &phone).await;
+    let code = messages_to(&phone).await[0][..6].to_owned();
+    for _ in 0..6 {
+        let answer = service.verify(&phone, &wrong(&code)).await;
+        assert_eq!(
+            answer.failure(),
+            (400, "Challenge id is required", "missing_field")
+        );
+    }
+    let answer = service.verify_challenge(&phone, &code, sent.text("challenge_id"));
+    assert_eq!(answer.await.status, 200);
+}
+
+#[tokio::test]
+async fn verify_of_a_phone_that_was_registered_meanwhile_is_409() {
+    let service = Service::start().await;
+    let phone = fresh_phone();
+    let code = service.code_for(&phone).await;
+    service
+        .database
+        .connect()
+        .await
+        .execute(
+            "INSERT INTO users (name, phone_number) VALUES ('Eve', $1)",
+            &[&phone],
+        )
+        .await
+        .unwrap();
+    assert_eq!(service.verify(&phone, &code).await.failure(), USER_EXISTS);
+    assert_eq!(service.database.count_users().await, 1);
+}
+
+#[tokio::test]
+async fn a_fault_of_ours_is_500_and_tells_nothing() {
+    let service = Service::start().await;
+    let phone = fresh_phone();
+    let code = service.code_for(&phone).await;
+    let database = service.database.connect().await;
+    database.batch_execute("DROP TABLE users").await.unwrap();
+    let internal = json!({"error": "Internal error", "code": "internal"});
+    for answer in [
+        service.sign_up("Ada", &phone).await,
+        service.verify(&phone, &code).await,
+    ] {
+        assert_eq!((answer.status, answer.body), (500, internal.clone()));
+    }
+}

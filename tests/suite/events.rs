@@ -1,0 +1,77 @@
+//! Every fixture of `events/` through the real binaries.
+
+use std::{collections::BTreeSet, fs, path::PathBuf};
+
+use serde_json::Value;
+use tests::{Database, Function, Invocation, PEPPER, RedisServer, event};
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../events")
+}
+
+fn read(file: &str) -> Value {
+    let text = fs::read_to_string(folder().join(file)).unwrap();
+    serde_json::from_str(&text).expect(file)
+}
+
+#[tokio::test]
+async fn every_fixture_gets_the_answer_that_is_written_down_for_it() {
+    let expected = read("expected.json");
+    let (database, redis) = (Database::migrated().await, RedisServer::start().await);
+    let (database_url, redis_url) = (database.url(), redis.url());
+    let settings = [
+        ("DATABASE_URL", database_url.as_str()),
+        ("REDIS_URL", &redis_url),
+        ("OTP_PEPPER", PEPPER),
+        ("SMS_PROVIDER", "log"),
+        ("OTP_LOCAL", "1"),
+    ];
+    let mut signup = Function::start("signup", settings).await;
+    let mut verify = Function::start("verify", settings).await;
+    for (file, expected) in expected.as_object().unwrap() {
+        let function = match expected["function"].as_str() {
+            Some("signup") => &mut signup,
+            Some("verify") => &mut verify,
+            other => panic!("{file} is for {other:?}"),
+        };
+        let answer = function.answer(&read(file)).await;
+        assert_eq!(answer.status, expected["status"], "{file}: {answer:?}");
+        assert_eq!(answer.headers["content-type"], "application/json", "{file}");
+        assert_eq!(answer.headers["cache-control"], "no-store", "{file}");
+        for (member, value) in expected["body"].as_object().unwrap() {
+            assert_eq!(&answer.body[member], value, "{file}");
+        }
+        for (name, value) in expected["headers"].as_object().into_iter().flatten() {
+            assert_eq!(&answer.headers[name], value, "{file}");
+        }
+    }
+}
+
+#[test]
+fn every_fixture_has_an_answer_written_down_and_the_other_way_round() {
+    let files: BTreeSet<String> = fs::read_dir(folder())
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .filter(|file| file != "expected.json")
+        .collect();
+    let expected = read("expected.json");
+    let expected: BTreeSet<String> = expected.as_object().unwrap().keys().cloned().collect();
+    assert_eq!(files, expected);
+}
+
+#[tokio::test]
+async fn an_event_with_a_broken_encoding_costs_its_own_answer_and_not_the_process() {
+    let (database, redis) = (Database::migrated().await, RedisServer::start().await);
+    let (database_url, redis_url) = (database.url(), redis.url());
+    let settings = [
+        ("DATABASE_URL", database_url.as_str()),
+        ("REDIS_URL", &redis_url),
+        ("OTP_PEPPER", PEPPER),
+    ];
+    let mut verify = Function::start("verify", settings).await;
+    let mut broken = event("POST", "/verify", "not base64!");
+    broken["isBase64Encoded"] = true.into();
+    assert!(matches!(verify.invoke(&broken).await, Invocation::Failed));
+    let next = event("POST", "/verify", "{}");
+    assert_eq!(verify.answer(&next).await.status, 400);
+}

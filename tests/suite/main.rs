@@ -1,0 +1,16 @@
+//! The black-box suite: one module per theme, each test a claim about behaviour.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test stops at the first surprise"
+)]
+
+mod codes;
+mod contract;
+mod events;
+mod migrations;
+mod outages;
+mod provider;
+mod start;
+mod wire;

@@ -1,0 +1,122 @@
+//! The schema, and how it gets there.
+
+use migrate::Command;
+use serde_json::json;
+use shared::config::Env;
+use tests::{Database, Function, Invocation};
+use tokio::process::Command as Process;
+
+fn migrator(database: &Database) -> migrate::Database {
+    let url = database.url();
+    migrate::Database::from_env(&Env::from([("DATABASE_URL", url.as_str())])).unwrap()
+}
+
+async fn applied(migrator: &migrate::Database, command: Command) -> Vec<bool> {
+    let report = migrator.run(command).await.unwrap();
+    report.migrations.iter().map(|m| m.applied).collect()
+}
+
+#[tokio::test]
+async fn up_applies_all_status_tells_and_down_takes_one_back() {
+    let database = Database::empty().await;
+    let migrator = migrator(&database);
+    assert_eq!(applied(&migrator, Command::Status).await, [false, false]);
+    assert_eq!(applied(&migrator, Command::Up).await, [true, true]);
+    assert_eq!(applied(&migrator, Command::Up).await, [true, true]);
+    assert_eq!(applied(&migrator, Command::Down).await, [true, false]);
+    assert_eq!(applied(&migrator, Command::Down).await, [false, false]);
+    assert_eq!(applied(&migrator, Command::Down).await, [false, false]);
+    assert_eq!(applied(&migrator, Command::Up).await, [true, true]);
+}
+
+#[tokio::test]
+async fn two_at_once_wait_for_each_other() {
+    let database = Database::empty().await;
+    let (a, b) = (migrator(&database), migrator(&database));
+    let (a_ran, b_ran) = tokio::join!(applied(&a, Command::Up), applied(&b, Command::Up));
+    assert_eq!((a_ran, b_ran), (vec![true, true], vec![true, true]));
+    tokio::join!(applied(&a, Command::Down), applied(&b, Command::Down));
+    assert_eq!(applied(&a, Command::Status).await, [false, false]);
+}
+
+#[tokio::test]
+async fn the_table_of_users_has_the_columns_that_were_agreed() {
+    let database = Database::migrated().await;
+    let rows = database
+        .connect()
+        .await
+        .query(
+            "SELECT column_name || ' ' || format_type(a.atttypid, a.atttypmod)
+                 || CASE WHEN attnotnull THEN ' not null' ELSE '' END
+                 || COALESCE(' default ' || column_default, '')
+             FROM information_schema.columns
+             JOIN pg_attribute a ON a.attrelid = 'users'::regclass AND a.attname = column_name
+             WHERE table_name = 'users' ORDER BY ordinal_position",
+            &[],
+        )
+        .await
+        .unwrap();
+    let columns: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(
+        columns,
+        [
+            "id bigint not null default nextval('users_id_seq'::regclass)",
+            "created_at timestamp(0) with time zone not null default now()",
+            "name text not null",
+            "phone_number text not null",
+            "version integer not null default 1",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn on_the_command_line_it_prints_what_is_applied() {
+    let database = Database::empty().await;
+    let run = async |words: &[&str]| {
+        let output = Process::new(tests::binary("migrate").await)
+            .args(words)
+            .env("DATABASE_URL", database.url())
+            .output()
+            .await
+            .unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        (output.status.success(), printed)
+    };
+    let (succeeded, printed) = run(&["up"]).await;
+    assert!(succeeded, "{printed}");
+    assert_eq!(
+        printed,
+        "000001 create-user-table applied\n000002 create-used-challenge-table applied\n"
+    );
+    for words in [&[][..], &["sideways"], &["up", "down"]] {
+        let (succeeded, printed) = run(words).await;
+        assert!(
+            !succeeded && printed.contains("up, down or status"),
+            "{printed}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn as_a_lambda_function_it_takes_a_command() {
+    let database = Database::empty().await;
+    let url = database.url();
+    let mut migrate = Function::start("migrate", [("DATABASE_URL", url.as_str())]).await;
+    let Invocation::Answered(report) = migrate.invoke(&json!({"command": "up"})).await else {
+        panic!("{:#?}", migrate.log())
+    };
+    assert_eq!(
+        report,
+        json!({"migrations": [
+            {"version": 1, "description": "create-user-table", "applied": true},
+            {"version": 2, "description": "create-used-challenge-table", "applied": true}
+        ]})
+    );
+    for bad in [
+        json!({"command": "sideways"}),
+        json!({}),
+        json!({"command": "up", "to": 1}),
+    ] {
+        assert!(matches!(migrate.invoke(&bad).await, Invocation::Failed));
+    }
+}

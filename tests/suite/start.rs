@@ -1,0 +1,110 @@
+//! How a function starts, or refuses to, and what it writes.
+
+use serde_json::{Value, json};
+use tests::{Database, Function, PEPPER, RedisServer, event, fresh_phone};
+
+#[tokio::test]
+async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
+    let complete = [
+        ("DATABASE_URL", "postgres://otp:hunter2@127.0.0.1:1/otp"),
+        ("REDIS_URL", "redis://:hunter2@127.0.0.1:1"),
+        ("OTP_PEPPER", PEPPER),
+        ("SMS_PROVIDER", "log"),
+        ("OTP_LOCAL", "1"),
+    ];
+    let bad = [
+        ("DATABASE_URL", ""),
+        ("DATABASE_URL", "mysql://otp:hunter2@h/otp"),
+        ("REDIS_URL", ""),
+        ("REDIS_URL", "http://hunter2"),
+        ("OTP_PEPPER", ""),
+        ("OTP_PEPPER", "hunter2"),
+        ("SMS_PROVIDER", ""),
+        ("SMS_PROVIDER", "pigeon"),
+        ("OTP_LENGTH", "3"),
+        ("OTP_LENGTH", "six"),
+        ("OTP_TTL_SECONDS", "601"),
+        ("OTP_MAX_ATTEMPTS", "0"),
+        ("OTP_APP_NAME", "日本"),
+        ("OTP_DOMAIN", "https://example.com"),
+        ("DEFAULT_COUNTRY", "Utopia"),
+        ("STORE_TIMEOUT_MS", "9000"),
+        ("SMS_TIMEOUT_MS", "8000"),
+        ("REQUEST_TIMEOUT_MS", "soon"),
+    ];
+    for (name, value) in bad {
+        let mut settings = complete.to_vec();
+        settings.retain(|(other, _)| *other != name);
+        settings.push((name, value));
+        let mut signup = Function::start("signup", settings).await;
+        assert!(!signup.exit().await.success(), "{name}={value}");
+        let log = signup.log().join("\n");
+        assert!(log.contains(name), "{name}={value}: {log}");
+        assert!(!log.contains("hunter2"), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn the_log_sender_does_not_start_in_a_deployed_function() {
+    let settings = [
+        ("DATABASE_URL", "postgres://otp@127.0.0.1:1/otp"),
+        ("REDIS_URL", "redis://127.0.0.1:1"),
+        ("OTP_PEPPER", PEPPER),
+        ("SMS_PROVIDER", "log"),
+    ];
+    let mut signup = Function::start("signup", settings).await;
+    assert!(!signup.exit().await.success());
+    assert!(signup.log().join("\n").contains("SMS_PROVIDER"));
+}
+
+#[tokio::test]
+async fn the_log_sender_writes_the_code_in_one_line_and_nothing_else_does() {
+    let (database, redis) = (Database::migrated().await, RedisServer::start().await);
+    let (database_url, redis_url) = (database.url(), redis.url());
+    let settings = [
+        ("DATABASE_URL", database_url.as_str()),
+        ("REDIS_URL", &redis_url),
+        ("OTP_PEPPER", PEPPER),
+        ("SMS_PROVIDER", "log"),
+        ("OTP_LOCAL", "1"),
+        // The finest level there is: what other crates would print at it stays out.
+        ("RUST_LOG", "trace"),
+    ];
+    let mut signup = Function::start("signup", settings).await;
+    let mut verify = Function::start("verify", settings).await;
+    let phone = fresh_phone();
+    let body = json!({"name": "Ada\u{fffd}", "phone_number": phone}).to_string();
+    assert_eq!(
+        signup.answer(&event("POST", "/signup", &body)).await.status,
+        200
+    );
+
+    let lines: Vec<Value> = signup
+        .log()
+        .iter()
+        .map(|line| serde_json::from_str(line).expect(line))
+        .collect();
+    let generated: Vec<&Value> = lines
+        .iter()
+        .filter(|line| line["message"] == "Generated OTP")
+        .collect();
+    assert_eq!(generated.len(), 1);
+    assert_eq!(generated[0]["phone_number"], phone);
+    let code = generated[0]["otp"].as_str().unwrap();
+
+    let body = json!({"otp": code, "phone_number": phone}).to_string();
+    assert_eq!(
+        verify.answer(&event("POST", "/verify", &body)).await.status,
+        200
+    );
+    let others = lines
+        .iter()
+        .filter(|line| line["message"] != "Generated OTP")
+        .map(ToString::to_string)
+        .chain(verify.log());
+    for line in others {
+        for secret in [code, &phone[1..], PEPPER] {
+            assert!(!line.contains(secret), "{line}");
+        }
+    }
+}
