@@ -16,7 +16,11 @@ use lambda_http::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{connect::StoreError, telemetry};
+use crate::{
+    challenge::{ClientAddress, Limited},
+    connect::StoreError,
+    telemetry,
+};
 
 /// The largest body that is read, in bytes.
 pub const BODY_LIMIT: usize = 104_856;
@@ -79,6 +83,21 @@ impl Failure {
             StoreError::Fault(..) => Self::internal(),
         }
         .caused_by(error)
+    }
+
+    /// A limit is reached.
+    pub fn limited(limited: &Limited) -> Self {
+        Self::rate_limited(limited.retry_after)
+    }
+
+    /// Too much was asked for; it can be asked for again after `wait`.
+    pub fn rate_limited(wait: Duration) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "Too many requests",
+            "rate_limited",
+        )
+        .retry_after(wait)
     }
 
     /// A fault of ours.
@@ -156,6 +175,15 @@ pub fn path(request: &Request) -> &str {
         .and_then(|stage| path.strip_prefix('/')?.strip_prefix(stage))
         .filter(|rest| rest.starts_with('/'))
         .unwrap_or(path)
+}
+
+/// The client's address as API Gateway saw it. No header is asked: those are the client's to write.
+pub fn client_address(request: &Request) -> ClientAddress {
+    ClientAddress::parse(match request.request_context_ref() {
+        Some(RequestContext::ApiGatewayV1(context)) => context.identity.source_ip.as_deref(),
+        Some(RequestContext::ApiGatewayV2(context)) => context.http.source_ip.as_deref(),
+        _ => None,
+    })
 }
 
 /// Reads a body that has to be one JSON object. How strictly its fields are read is up to `T`, which

@@ -1,14 +1,20 @@
-//! The pending code of a phone number, in Redis.
+//! The pending code of a phone number, and the limits, in Redis.
 //!
 //! Every change is one Lua script, so it happens whole or not at all; the scripts stand beside this
 //! file. Nothing here decides whether a code was used before: that is Postgres's part, see
 //! [`crate::users`]. All keys carry one hash tag, so the scripts also run on a cluster.
 
+mod limits;
+mod watch;
+
 use std::time::Duration;
 
 use rand::{RngExt, rand_core::UnwrapErr, rngs::SysRng};
-use redis::Script;
+use redis::{Script, ScriptInvocation};
 use tokio::time::Instant;
+
+pub use limits::{ClientAddress, GuessLimits, Kind, SendLimits};
+pub use watch::Watch;
 
 use crate::{
     config::{self, Env},
@@ -17,26 +23,68 @@ use crate::{
     phone::PhoneNumber,
     users::Name,
 };
+use limits::Applied;
 
-/// Stores and checks pending codes.
-pub struct Challenges {
+/// What asking for codes and answering with them have in common.
+struct Store {
     redis: Redis,
     peppers: Peppers,
-    lifetime: Duration,
-    max_attempts: u32,
     clock_offset_ms: i64,
-    scripts: Scripts,
 }
 
-struct Scripts {
+/// Issues codes, within the limits on asking for them.
+pub struct Issuer {
+    store: Store,
+    lifetime: Duration,
+    limits: SendLimits,
+    watch: Watch,
     issue: Script,
     revoke: Script,
+    probe: Script,
+}
+
+/// Compares codes, within the limits on wrong ones.
+pub struct Checker {
+    store: Store,
+    max_attempts: u32,
+    limits: GuessLimits,
     attempt: Script,
 }
 
 /// The name of one challenge: 128 random bits, as 32 lower-case hexadecimal digits.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ChallengeId(String);
+
+/// Somebody who asks for a code.
+pub struct Asker<'a> {
+    pub phone: &'a PhoneNumber,
+    pub address: &'a ClientAddress,
+}
+
+/// A limit that has nothing left, and when it has again.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the limit of {kind} is reached")]
+pub struct Limited {
+    pub kind: Kind,
+    pub retry_after: Duration,
+}
+
+/// What became of a request for a code.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Issue {
+    /// The code may be sent.
+    Issued {
+        /// Hardly any code that was sent to this range came back.
+        low_range: bool,
+        /// The same for the country.
+        low_country: bool,
+    },
+    Limited(Limited),
+    /// Hardly any code that was sent to this range came back, and that is enforced.
+    Pumped {
+        retry_after: Duration,
+    },
+}
 
 /// What became of a code that somebody sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,8 +93,10 @@ pub enum Attempt {
     Matched(Pending),
     /// The code is wrong, and counted; so many attempts are left for this challenge.
     Mismatch { remaining: u32 },
-    /// No attempts are left for this challenge, which expires after this time.
+    /// No attempts are left for this challenge, or for this phone.
     Exhausted { retry_after: Duration },
+    /// The client's address has sent too many wrong codes.
+    Limited(Limited),
     /// Nothing is pending for this phone: never asked, expired, or it is another challenge.
     Absent,
 }
@@ -56,6 +106,8 @@ pub enum Attempt {
 pub struct Pending {
     pub id: ChallengeId,
     pub name: String,
+    /// Whether this challenge was matched for the first time.
+    pub first_match: bool,
 }
 
 impl ChallengeId {
@@ -78,27 +130,57 @@ impl ChallengeId {
     }
 }
 
-impl Challenges {
-    /// Reads `OTP_PEPPER`, `OTP_TTL_SECONDS` (default 300, 60 to 600) and `OTP_MAX_ATTEMPTS`
-    /// (default 5, 1 to 100).
-    pub fn from_env(env: &Env, redis: Redis) -> Result<Self, config::Error> {
+impl Store {
+    /// Reads `OTP_PEPPER`.
+    fn from_env(env: &Env, redis: Redis) -> Result<Self, config::Error> {
         Ok(Self {
             redis,
             peppers: Peppers::from_env(env)?,
-            lifetime: Duration::from_secs(env.number("OTP_TTL_SECONDS", 300, 60..=600)?),
-            max_attempts: env.number("OTP_MAX_ATTEMPTS", 5, 1..=100)?,
             clock_offset_ms: 0,
-            scripts: Scripts {
-                issue: Script::new(include_str!("challenge/issue.lua")),
-                revoke: Script::new(include_str!("challenge/revoke.lua")),
-                attempt: Script::new(include_str!("challenge/attempt.lua")),
-            },
         })
     }
 
-    /// Shifts Redis's clock for these challenges, so that tests choose the time.
+    async fn run(
+        &self,
+        call: &ScriptInvocation<'_>,
+        deadline: Instant,
+    ) -> Result<Vec<String>, StoreError> {
+        self.redis.run(call, deadline).await
+    }
+}
+
+impl Issuer {
+    /// Reads `OTP_PEPPER`, `OTP_TTL_SECONDS` (default 300, 60 to 600), and what [`SendLimits`] and
+    /// [`Watch`] read.
+    pub fn from_env(env: &Env, redis: Redis) -> Result<Self, config::Error> {
+        Ok(Self {
+            store: Store::from_env(env, redis)?,
+            lifetime: Duration::from_secs(env.number("OTP_TTL_SECONDS", 300, 60..=600)?),
+            limits: SendLimits::from_env(env)?,
+            watch: Watch::from_env(env)?,
+            issue: Script::new(concat!(
+                "#!lua\n",
+                include_str!("challenge/clock_and_limits.lua"),
+                include_str!("challenge/conversion.lua"),
+                include_str!("challenge/issue.lua")
+            )),
+            // What frees memory must work when there is none.
+            revoke: Script::new(concat!(
+                "#!lua flags=allow-oom\n",
+                include_str!("challenge/clock_and_limits.lua"),
+                include_str!("challenge/revoke.lua")
+            )),
+            probe: Script::new(concat!(
+                "#!lua\n",
+                include_str!("challenge/clock_and_limits.lua"),
+                include_str!("challenge/probe.lua")
+            )),
+        })
+    }
+
+    /// Shifts Redis's clock, so that tests choose the time.
     pub fn set_clock_offset(&mut self, milliseconds: i64) {
-        self.clock_offset_ms = milliseconds;
+        self.store.clock_offset_ms = milliseconds;
     }
 
     /// How long a code is good for.
@@ -106,70 +188,155 @@ impl Challenges {
         self.lifetime
     }
 
-    /// Opens the connection to Redis ahead of the first request.
-    pub async fn connect(&self) {
-        self.redis.connect().await;
+    /// The time after which a phone may ask again.
+    pub fn cool_down(&self) -> Duration {
+        self.limits.cool_down()
     }
 
-    /// Makes `code` the pending one of `phone`, in place of an older one. Repeating it with the
-    /// same `id` changes nothing.
+    /// Opens the connection to Redis ahead of the first request.
+    pub async fn connect(&self) {
+        self.store.redis.connect().await;
+    }
+
+    /// Makes `code` the pending one of the asker's phone, in place of an older one, unless a limit
+    /// is reached. Repeating it with the same `id` changes nothing.
     pub async fn issue(
         &self,
         id: &ChallengeId,
-        phone: &PhoneNumber,
+        asker: &Asker<'_>,
         name: &Name,
         code: &OtpCode,
         deadline: Instant,
-    ) -> Result<(), StoreError> {
-        let digest = self.peppers.digests(phone, code).next();
-        let mut call = self.scripts.issue.prepare_invoke();
+    ) -> Result<Issue, StoreError> {
+        let phone = asker.phone;
+        let limits = self.limits.on(phone, asker.address);
+        let digest = self.store.peppers.digests(phone, code).next();
+        let mut call = self.issue.prepare_invoke();
         call.key(challenge_key(phone))
             .key(replaced_key(phone))
+            .key(range_key(phone))
+            .key(country_key(phone))
+            .arg(self.store.clock_offset_ms)
             .arg(id.as_str())
             .arg(digest.as_ref().map(<[u8; 32]>::as_slice))
             .arg(name.as_str())
             .arg(milliseconds(self.lifetime))
-            .arg(self.clock_offset_ms);
-        self.redis.run::<String>(&call, deadline).await.map(drop)
+            .arg(self.watch.mode())
+            .arg(self.watch.min_sends)
+            .arg(self.watch.min_conversion);
+        pass(&mut call, &limits);
+        let answer = self.store.run(&call, deadline).await?;
+        match texts(&answer)[..] {
+            ["issued", range, country] => Some(Issue::Issued {
+                low_range: range == "low",
+                low_country: country == "low",
+            }),
+            ["limited", index, wait] => limited(&limits, index, wait).map(Issue::Limited),
+            ["pumped", wait] => microseconds(wait).map(|retry_after| Issue::Pumped { retry_after }),
+            _ => None,
+        }
+        .ok_or_else(|| StoreError::fault("unreadable answer of issue.lua"))
     }
 
-    /// Voids the challenge `id`, whose message was certainly not sent, and revives the one that it
-    /// had replaced. Repeating it changes nothing.
+    /// Voids the challenge `id`, whose message was certainly not sent, gives back what it took and
+    /// revives the challenge that it had replaced. Repeating it changes nothing.
     pub async fn revoke(
         &self,
         id: &ChallengeId,
-        phone: &PhoneNumber,
+        asker: &Asker<'_>,
         deadline: Instant,
     ) -> Result<(), StoreError> {
-        let mut call = self.scripts.revoke.prepare_invoke();
+        let phone = asker.phone;
+        let mut call = self.revoke.prepare_invoke();
         call.key(challenge_key(phone))
             .key(replaced_key(phone))
+            .key(range_key(phone))
+            .key(country_key(phone))
+            .arg(self.store.clock_offset_ms)
             .arg(id.as_str());
-        self.redis.run::<String>(&call, deadline).await.map(drop)
+        pass(&mut call, &self.limits.on(phone, asker.address));
+        self.store.run(&call, deadline).await.map(drop)
     }
 
-    /// Compares `code` with the pending one of `phone`, and counts it if it is wrong. With
+    /// Takes from the address's limit for an answer that sends nothing but tells something.
+    pub async fn probe(
+        &self,
+        address: &ClientAddress,
+        deadline: Instant,
+    ) -> Result<Option<Limited>, StoreError> {
+        let limits = self.limits.on_address(address);
+        let mut call = self.probe.prepare_invoke();
+        // A script has at least one key, also where the limit is off.
+        call.key(ANY_KEY).arg(self.store.clock_offset_ms);
+        pass(&mut call, &limits);
+        let answer = self.store.run(&call, deadline).await?;
+        match texts(&answer)[..] {
+            ["taken"] => Some(None),
+            ["limited", index, wait] => limited(&limits, index, wait).map(Some),
+            _ => None,
+        }
+        .ok_or_else(|| StoreError::fault("unreadable answer of probe.lua"))
+    }
+}
+
+impl Checker {
+    /// Reads `OTP_PEPPER`, `OTP_MAX_ATTEMPTS` (default 5, 1 to 100), and what [`GuessLimits`] reads.
+    pub fn from_env(env: &Env, redis: Redis) -> Result<Self, config::Error> {
+        Ok(Self {
+            store: Store::from_env(env, redis)?,
+            max_attempts: env.number("OTP_MAX_ATTEMPTS", 5, 1..=100)?,
+            limits: GuessLimits::from_env(env)?,
+            attempt: Script::new(concat!(
+                "#!lua\n",
+                include_str!("challenge/clock_and_limits.lua"),
+                include_str!("challenge/attempt.lua")
+            )),
+        })
+    }
+
+    /// Shifts Redis's clock, so that tests choose the time.
+    pub fn set_clock_offset(&mut self, milliseconds: i64) {
+        self.store.clock_offset_ms = milliseconds;
+    }
+
+    /// Opens the connection to Redis ahead of the first request.
+    pub async fn connect(&self) {
+        self.store.redis.connect().await;
+    }
+
+    /// Compares `code` with the pending one of the asker's phone, and counts it if it is wrong. With
     /// `expected`, only that challenge is meant.
     pub async fn attempt(
         &self,
-        phone: &PhoneNumber,
+        asker: &Asker<'_>,
         code: &OtpCode,
         expected: Option<&ChallengeId>,
         deadline: Instant,
     ) -> Result<Attempt, StoreError> {
-        let mut call = self.scripts.attempt.prepare_invoke();
+        let phone = asker.phone;
+        let failures = self.limits.failures_on(phone);
+        let guesses = self.limits.guesses_on(asker.address);
+        let mut call = self.attempt.prepare_invoke();
         call.key(challenge_key(phone))
-            .arg(self.clock_offset_ms)
+            .key(range_key(phone))
+            .key(country_key(phone))
+            .arg(self.store.clock_offset_ms)
             .arg(self.max_attempts)
-            .arg(expected.map_or("", ChallengeId::as_str));
-        for digest in self.peppers.digests(phone, code) {
+            .arg(expected.map_or("", ChallengeId::as_str))
+            .arg(failures.len());
+        pass(&mut call, &failures);
+        pass(&mut call, &guesses);
+        for digest in self.store.peppers.digests(phone, code) {
             call.arg(digest.as_slice());
         }
-        let answer: Vec<String> = self.redis.run(&call, deadline).await?;
-        let answer: Vec<&str> = answer.iter().map(String::as_str).collect();
-        read_attempt(&answer).ok_or_else(|| StoreError::fault("unreadable answer of attempt.lua"))
+        let answer = self.store.run(&call, deadline).await?;
+        read_attempt(&texts(&answer), &guesses)
+            .ok_or_else(|| StoreError::fault("unreadable answer of attempt.lua"))
     }
 }
+
+/// A key under the hash tag, for scripts that may have no other.
+const ANY_KEY: &str = "{otp}:";
 
 fn challenge_key(phone: &PhoneNumber) -> String {
     format!("{{otp}}:challenge:{}", phone.as_e164())
@@ -179,23 +346,55 @@ fn replaced_key(phone: &PhoneNumber) -> String {
     format!("{{otp}}:replaced:{}", phone.as_e164())
 }
 
+fn range_key(phone: &PhoneNumber) -> String {
+    format!("{{otp}}:conversion:range:{}", phone.range())
+}
+
+fn country_key(phone: &PhoneNumber) -> String {
+    format!("{{otp}}:conversion:country:{}", phone.country())
+}
+
+fn pass(call: &mut ScriptInvocation<'_>, limits: &[Applied]) {
+    for limit in limits {
+        call.key(&limit.key).arg(limit.count).arg(limit.period_us);
+    }
+}
+
+fn limited(limits: &[Applied], index: &str, wait: &str) -> Option<Limited> {
+    let index: usize = index.parse().ok()?;
+    Some(Limited {
+        kind: limits.get(index.checked_sub(1)?)?.kind,
+        retry_after: microseconds(wait)?,
+    })
+}
+
+fn texts(answer: &[String]) -> Vec<&str> {
+    answer.iter().map(String::as_str).collect()
+}
+
 fn milliseconds(duration: Duration) -> u64 {
     // Lifetimes are at most ten minutes.
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn read_attempt(answer: &[&str]) -> Option<Attempt> {
+fn microseconds(text: &str) -> Option<Duration> {
+    text.parse().ok().map(Duration::from_micros)
+}
+
+fn read_attempt(answer: &[&str], guesses: &[Applied]) -> Option<Attempt> {
     Some(match answer {
         ["absent"] => Attempt::Absent,
+        ["limited", index, wait] => Attempt::Limited(limited(guesses, index, wait)?),
         ["exhausted", wait] => Attempt::Exhausted {
-            retry_after: Duration::from_millis(wait.parse().ok()?),
+            retry_after: microseconds(wait)?,
         },
         ["mismatch", remaining] => Attempt::Mismatch {
             remaining: remaining.parse().ok()?,
         },
-        ["matched", id, name] => Attempt::Matched(Pending {
+        ["matched", id, name, which] => Attempt::Matched(Pending {
             id: ChallengeId::parse(id)?,
             name: (*name).to_owned(),
+            first_match: *which == "first",
         }),
         _ => return None,
     })

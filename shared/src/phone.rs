@@ -3,19 +3,39 @@
 //! libphonenumber's rules decide what a number is; the strictness about the text is ours, because
 //! that library was made to find numbers in prose and forgives almost anything.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use rlibphonenumber::{
-    NumberLengthType, PHONE_NUMBER_UTIL, PhoneNumber as Parsed, PhoneNumberFormat, Region,
+    NumberLengthType, PHONE_NUMBER_UTIL, PhoneNumber as Parsed, PhoneNumberFormat, PhoneNumberType,
+    Region,
 };
 
 use crate::config::{self, Env};
 
 /// A possible phone number in E.164 form (ITU-T E.164): `+`, country code, national number, at most
 /// 15 digits. `Debug` and `Display` show it masked.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq)]
 pub struct PhoneNumber {
     e164: String,
+    parsed: Parsed,
+    country: String,
+}
+
+/// Where codes are sent.
+pub struct Served {
+    /// `None`: everywhere.
+    regions: Option<HashSet<Region>>,
+}
+
+/// Why no code is sent to a possible number.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unserved {
+    /// Its country, or its kind, is not served.
+    #[error("the country or kind of the number is not served")]
+    Unsupported,
+    /// Nobody can have this number.
+    #[error("not a valid phone number")]
+    Invalid,
 }
 
 /// The text is not one possible phone number.
@@ -33,6 +53,17 @@ impl PhoneNumber {
     /// The whole number, `+14155552671`. For stores and providers, never for a log.
     pub fn as_e164(&self) -> &str {
         &self.e164
+    }
+
+    /// The number's range: E.164 without its last three digits.
+    pub fn range(&self) -> &str {
+        &self.e164[..self.e164.len().saturating_sub(3)]
+    }
+
+    /// The region that the number belongs to (ISO 3166-1 alpha-2), `001` if to no country, `ZZ` if
+    /// that cannot be told. It is finer than the calling code: `+1` has twenty-five.
+    pub fn country(&self) -> &str {
+        &self.country
     }
 
     /// The number with at least five of its digits hidden, `+1415*****71`.
@@ -74,13 +105,7 @@ impl Parser {
         let default_region = env
             .text(NAME)
             .map(|code| {
-                Region::from_code(code)
-                    .ok()
-                    .filter(|region| {
-                        PHONE_NUMBER_UTIL
-                            .get_supported_regions()
-                            .any(|r| r == *region)
-                    })
+                read_region(code)
                     .ok_or_else(|| config::Error::invalid(NAME, "must be a region such as US"))
             })
             .transpose()?;
@@ -102,10 +127,83 @@ impl Parser {
         }
         let e164 = number.format_as(PhoneNumberFormat::E164).into_owned();
         match Parsed::parse(&e164, None) {
-            Ok(same) if same == number => Ok(PhoneNumber { e164 }),
+            Ok(same) if same == number => Ok(PhoneNumber {
+                country: number
+                    .get_region_code()
+                    .map_or_else(|| "ZZ".to_owned(), |region| region.to_string()),
+                parsed: number,
+                e164,
+            }),
             _ => Err(Invalid),
         }
     }
+}
+
+impl Served {
+    /// Reads `ALLOWED_COUNTRIES`, which is required: regions (ISO 3166-1 alpha-2) separated by
+    /// commas, or `*`.
+    pub fn from_env(env: &Env) -> Result<Self, config::Error> {
+        const NAME: &str = "ALLOWED_COUNTRIES";
+        let regions = match env.required(NAME)? {
+            "*" => None,
+            list => Some(
+                list.split(',')
+                    .map(read_region)
+                    .collect::<Option<_>>()
+                    .ok_or_else(|| {
+                        config::Error::invalid(NAME, "must be * or a list of regions such as US,CA")
+                    })?,
+            ),
+        };
+        Ok(Self { regions })
+    }
+
+    /// Whether a code may be sent to the number. Never to those that cost whoever calls them, share
+    /// that cost, reach no person's own phone, or belong to no country, as satellite numbers do.
+    pub fn check(&self, phone: &PhoneNumber) -> Result<(), Unserved> {
+        let is_served_kind = match phone.parsed.get_type() {
+            PhoneNumberType::PremiumRate
+            | PhoneNumberType::SharedCost
+            | PhoneNumberType::Pager
+            | PhoneNumberType::VoiceMail
+            | PhoneNumberType::PersonalNumber => false,
+            PhoneNumberType::FixedLine
+            | PhoneNumberType::Mobile
+            | PhoneNumberType::FixedLineOrMobile
+            | PhoneNumberType::TollFree
+            | PhoneNumberType::VoIP
+            | PhoneNumberType::UAN
+            | PhoneNumberType::Unknown => true,
+        };
+        if !is_served_kind || !self.includes(&phone.parsed) {
+            return Err(Unserved::Unsupported);
+        }
+        if !phone.parsed.is_valid() {
+            return Err(Unserved::Invalid);
+        }
+        Ok(())
+    }
+
+    fn includes(&self, number: &Parsed) -> bool {
+        match (number.get_region_code(), &self.regions) {
+            (Some(Region::World), _) => false,
+            (_, None) => true,
+            (Some(region), Some(served)) => served.contains(&region),
+            // A number that no region of its calling code has: it is not valid anywhere, which is
+            // the better answer where one of these regions is served.
+            (None, Some(served)) => served.iter().any(|region| {
+                PHONE_NUMBER_UTIL.get_country_code_for_region(*region) == Some(number.country_code)
+            }),
+        }
+    }
+}
+
+fn read_region(code: &str) -> Option<Region> {
+    Region::from_code(code).ok().filter(|region| {
+        PHONE_NUMBER_UTIL
+            .get_supported_regions()
+            .any(|supported| supported == *region)
+    })
 }
 
 fn is_plainly_written(text: &str) -> bool {
@@ -125,9 +223,12 @@ fn is_plainly_written(text: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn parser(default_country: &str) -> Parser {
+        Parser::from_env(&Env::from([("DEFAULT_COUNTRY", default_country)])).unwrap()
+    }
+
     fn parse(text: &str, default_country: &str) -> Option<String> {
-        Parser::from_env(&Env::from([("DEFAULT_COUNTRY", default_country)]))
-            .unwrap()
+        parser(default_country)
             .parse(text)
             .ok()
             .map(|number| number.as_e164().to_owned())
@@ -217,7 +318,7 @@ mod tests {
             ("+919876543210", "+9198******10"),
             ("+6834000", "+*****00"),
         ] {
-            let number = PhoneNumber { e164: whole.into() };
+            let number = parser("").parse(whole).unwrap();
             assert_eq!(number.masked(), masked);
             assert_eq!(format!("{number} {number:?}"), format!("{masked} {masked}"));
         }
@@ -228,6 +329,61 @@ mod tests {
         for code in ["XX", "USA", "1", "World"] {
             let env = Env::from([("DEFAULT_COUNTRY", code)]);
             assert!(Parser::from_env(&env).is_err(), "{code}");
+        }
+    }
+
+    fn check(allowed: &str, number: &str) -> Result<(), Unserved> {
+        let served = Served::from_env(&Env::from([("ALLOWED_COUNTRIES", allowed)])).unwrap();
+        served.check(&parser("").parse(number).unwrap())
+    }
+
+    #[test]
+    fn countries_are_told_apart_inside_one_calling_code() {
+        for (allowed, number, served) in [
+            ("*", "+14155552671", Ok(())),
+            ("US", "+14155552671", Ok(())),
+            ("US,CA", "+16135550123", Ok(())),
+            ("US", "+16135550123", Err(Unserved::Unsupported)),
+            // Jamaica, Bahamas, Dominican Republic: +1 too.
+            ("US", "+18765550123", Err(Unserved::Unsupported)),
+            ("US", "+12423570123", Err(Unserved::Unsupported)),
+            ("US", "+18095550123", Err(Unserved::Unsupported)),
+            ("US", "+919876543210", Err(Unserved::Unsupported)),
+            ("RU", "+77012345678", Err(Unserved::Unsupported)),
+            ("KZ", "+77012345678", Ok(())),
+        ] {
+            assert_eq!(check(allowed, number), served, "{allowed} {number}");
+        }
+    }
+
+    #[test]
+    fn premium_shared_cost_personal_pager_and_satellite_numbers_are_never_served() {
+        for number in [
+            "+19002345678",   // premium, United States
+            "+4990091234567", // premium, Germany
+            "+448431234567",  // shared cost, United Kingdom
+            "+447012345678",  // personal, United Kingdom
+            "+447640123456",  // pager, United Kingdom
+            "+870301234567",  // Inmarsat
+            "+881612345678",  // Iridium
+            "+979123456789",  // international premium
+        ] {
+            assert_eq!(check("*", number), Err(Unserved::Unsupported), "{number}");
+        }
+    }
+
+    #[test]
+    fn a_possible_number_that_nobody_can_have_is_invalid_where_its_country_is_served() {
+        assert_eq!(check("US", "+14151552671"), Err(Unserved::Invalid));
+        assert_eq!(check("*", "+14151552671"), Err(Unserved::Invalid));
+        assert_eq!(check("DE", "+14151552671"), Err(Unserved::Unsupported));
+    }
+
+    #[test]
+    fn a_list_of_countries_that_cannot_be_read_is_refused() {
+        for list in ["", "US,", "US, CA", "XX", "USA", "US;CA", "**"] {
+            let env = Env::from([("ALLOWED_COUNTRIES", list)]);
+            assert!(Served::from_env(&env).is_err(), "{list:?}");
         }
     }
 }

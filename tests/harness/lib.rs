@@ -33,7 +33,7 @@ pub use phones::{fresh_phone, messages_to};
 pub use provider::{Behaviour, Provider};
 pub use proxy::Proxy;
 pub use redis_server::RedisServer;
-pub use service::{Service, event, settings, wrong};
+pub use service::{Service, event, event_from, settings, wrong};
 
 /// A pepper of the right length.
 pub const PEPPER: &str = "tests-only-pepper-of-32-bytes-00";

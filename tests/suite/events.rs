@@ -23,6 +23,7 @@ async fn every_fixture_gets_the_answer_that_is_written_down_for_it() {
         ("DATABASE_URL", database_url.as_str()),
         ("REDIS_URL", &redis_url),
         ("OTP_PEPPER", PEPPER),
+        ("ALLOWED_COUNTRIES", "*"),
         ("SMS_PROVIDER", "log"),
         ("OTP_LOCAL", "1"),
     ];
@@ -67,6 +68,7 @@ async fn an_event_with_a_broken_encoding_costs_its_own_answer_and_not_the_proces
         ("DATABASE_URL", database_url.as_str()),
         ("REDIS_URL", &redis_url),
         ("OTP_PEPPER", PEPPER),
+        ("ALLOWED_COUNTRIES", "*"),
     ];
     let mut verify = Function::start("verify", settings).await;
     let mut broken = event("POST", "/verify", "not base64!");

@@ -9,6 +9,7 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
         ("DATABASE_URL", "postgres://otp:hunter2@127.0.0.1:1/otp"),
         ("REDIS_URL", "redis://:hunter2@127.0.0.1:1"),
         ("OTP_PEPPER", PEPPER),
+        ("ALLOWED_COUNTRIES", "*"),
         ("SMS_PROVIDER", "log"),
         ("OTP_LOCAL", "1"),
     ];
@@ -28,6 +29,10 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
         ("OTP_APP_NAME", "日本"),
         ("OTP_DOMAIN", "https://example.com"),
         ("DEFAULT_COUNTRY", "Utopia"),
+        ("ALLOWED_COUNTRIES", ""),
+        ("ALLOWED_COUNTRIES", "Utopia"),
+        ("LIMIT_PHONE", "many"),
+        ("PUMPING", "yes"),
         ("STORE_TIMEOUT_MS", "9000"),
         ("SMS_TIMEOUT_MS", "8000"),
         ("REQUEST_TIMEOUT_MS", "soon"),
@@ -50,6 +55,7 @@ async fn the_log_sender_does_not_start_in_a_deployed_function() {
         ("DATABASE_URL", "postgres://otp@127.0.0.1:1/otp"),
         ("REDIS_URL", "redis://127.0.0.1:1"),
         ("OTP_PEPPER", PEPPER),
+        ("ALLOWED_COUNTRIES", "*"),
         ("SMS_PROVIDER", "log"),
     ];
     let mut signup = Function::start("signup", settings).await;
@@ -65,6 +71,7 @@ async fn the_log_sender_writes_the_code_in_one_line_and_nothing_else_does() {
         ("DATABASE_URL", database_url.as_str()),
         ("REDIS_URL", &redis_url),
         ("OTP_PEPPER", PEPPER),
+        ("ALLOWED_COUNTRIES", "*"),
         ("SMS_PROVIDER", "log"),
         ("OTP_LOCAL", "1"),
         // The finest level there is: what other crates would print at it stays out.

@@ -7,23 +7,25 @@ use lambda_http::{
 use serde::{Deserialize, Serialize};
 use shared::{
     api::{self, BadRequest, Failure},
-    challenge::{ChallengeId, Challenges},
+    challenge::{Asker, ChallengeId, Issue, Issuer, Limited},
     config::{self, Deadlines, Env},
     connect::{Postgres, Redis, StoreError},
     otp::{Length, OtpCode},
-    phone,
+    phone::{self, PhoneNumber},
     sms::{SendError, Sms},
     telemetry,
     users::{InvalidName, Name, Users},
 };
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// What a sign-up needs, opened once at start.
 pub struct Signup {
     pub users: Users,
-    pub challenges: Challenges,
+    pub challenges: Issuer,
     sms: Sms,
     phones: phone::Parser,
+    served: phone::Served,
     code_length: Length,
     deadlines: Deadlines,
 }
@@ -57,8 +59,14 @@ enum Error {
     InvalidName,
     #[error(transparent)]
     InvalidPhoneNumber(#[from] phone::Invalid),
+    #[error(transparent)]
+    Unserved(#[from] phone::Unserved),
     #[error("the number is registered")]
     UserExists,
+    #[error(transparent)]
+    Limited(#[from] Limited),
+    #[error("hardly any code sent to this range comes back")]
+    Pumped { retry_after: Duration },
     #[error("a store failed")]
     Store(#[from] StoreError),
     #[error("no code was sent")]
@@ -69,12 +77,13 @@ impl Signup {
     pub async fn from_env(env: &Env) -> Result<Self, config::Error> {
         let deadlines = Deadlines::from_env(env)?;
         let redis = Redis::from_env(env, deadlines.store)?;
-        let challenges = Challenges::from_env(env, redis)?;
+        let challenges = Issuer::from_env(env, redis)?;
         Ok(Self {
             users: Users::new(Postgres::from_env(env, deadlines.store)?),
             sms: Sms::from_env(env, challenges.lifetime(), deadlines).await?,
             challenges,
             phones: phone::Parser::from_env(env)?,
+            served: phone::Served::from_env(env)?,
             code_length: Length::from_env(env)?,
             deadlines,
         })
@@ -105,44 +114,82 @@ impl Signup {
         }
         let name = Name::parse(&fields.name)?;
         let phone = self.phones.parse(&fields.phone_number)?;
+        self.served.check(&phone)?;
+        let asker = Asker {
+            phone: &phone,
+            address: &api::client_address(request),
+        };
 
         if self.users.is_registered(&phone, deadline).await? {
-            return Err(Error::UserExists);
+            // Otherwise it would cost nothing to find out which numbers are registered.
+            let limited = self.challenges.probe(asker.address, deadline).await?;
+            return Err(limited.map_or(Error::UserExists, Error::Limited));
         }
         let id = ChallengeId::generate();
         let code = OtpCode::generate(self.code_length);
-        self.challenges
-            .issue(&id, &phone, &name, &code, deadline)
+        let issue = self
+            .challenges
+            .issue(&id, &asker, &name, &code, deadline)
             .await?;
-        match self.sms.send(&phone, &code, deadline).await {
-            Ok(()) => {}
+        match issue {
+            Issue::Issued {
+                low_range,
+                low_country,
+            } => warn_of_pumping(&phone, low_range, low_country),
+            Issue::Limited(limited) => return Err(Error::Limited(limited)),
+            Issue::Pumped { retry_after } => return Err(Error::Pumped { retry_after }),
+        }
+        self.send(&id, &asker, &code, deadline).await?;
+        Ok(self.sent(&id))
+    }
+
+    /// Sends the code. If it certainly was not sent, the challenge is taken back.
+    async fn send(
+        &self,
+        id: &ChallengeId,
+        asker: &Asker<'_>,
+        code: &OtpCode,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        match self.sms.send(asker.phone, code, deadline).await {
+            Ok(()) => Ok(()),
             Err(unknown @ SendError::Unknown(_)) => {
                 let cause = telemetry::chain(&unknown);
-                tracing::error!(cause, phone = %phone, "counted as sent");
+                tracing::error!(cause, phone = %asker.phone, "counted as sent");
+                Ok(())
             }
             Err(refused @ SendError::Refused(_)) => {
-                self.take_back(&id, &phone, deadline).await;
-                return Err(Error::NotSent(refused));
+                if let Err(error) = self.challenges.revoke(id, asker, deadline).await {
+                    // Nobody has the code, so what stays is a challenge that nobody can answer.
+                    let cause = telemetry::chain(&error);
+                    tracing::error!(cause, phone = %asker.phone, "challenge not taken back");
+                }
+                Err(Error::NotSent(refused))
             }
         }
-        Ok(api::json(
+    }
+
+    fn sent(&self, id: &ChallengeId) -> Response<Body> {
+        api::json(
             StatusCode::OK,
             &Sent {
                 success: true,
                 message: "OTP sent successfully",
                 challenge_id: id.as_str(),
                 expires_in: self.challenges.lifetime().as_secs(),
-                resend_in: 0,
+                resend_in: self.challenges.cool_down().as_secs(),
             },
-        ))
+        )
     }
+}
 
-    async fn take_back(&self, id: &ChallengeId, phone: &phone::PhoneNumber, deadline: Instant) {
-        if let Err(error) = self.challenges.revoke(id, phone, deadline).await {
-            // Nobody has the code, so all that stays is a challenge that nobody can answer.
-            let cause = telemetry::chain(&error);
-            tracing::error!(cause, phone = %phone, "challenge not taken back");
-        }
+fn warn_of_pumping(phone: &PhoneNumber, low_range: bool, low_country: bool) {
+    if low_range || low_country {
+        tracing::error!(
+            range = low_range.then(|| phone.masked()),
+            country = phone.country(),
+            "hardly any code sent there comes back: somebody may be paid for the messages"
+        );
     }
 }
 
@@ -167,11 +214,18 @@ impl From<Error> for Failure {
             Error::InvalidName => {
                 Self::new(StatusCode::BAD_REQUEST, "Invalid name", "invalid_name")
             }
-            Error::InvalidPhoneNumber(_) => Self::new(
+            Error::InvalidPhoneNumber(_) | Error::Unserved(phone::Unserved::Invalid) => Self::new(
                 StatusCode::BAD_REQUEST,
                 "Invalid phone number",
                 "invalid_phone_number",
             ),
+            Error::Unserved(phone::Unserved::Unsupported) => Self::new(
+                StatusCode::FORBIDDEN,
+                "Phone numbers of this kind are not supported",
+                "unsupported_phone_number",
+            ),
+            Error::Limited(limited) => Self::limited(&limited),
+            Error::Pumped { retry_after } => Self::rate_limited(retry_after),
             Error::UserExists => Self::new(
                 StatusCode::CONFLICT,
                 "User already exists with the given phone number",

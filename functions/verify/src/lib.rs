@@ -7,7 +7,7 @@ use lambda_http::{
 use serde::{Deserialize, Serialize};
 use shared::{
     api::{self, BadRequest, Failure},
-    challenge::{Attempt, ChallengeId, Challenges},
+    challenge::{Asker, Attempt, ChallengeId, Checker, Limited},
     config::{self, Deadlines, Env},
     connect::{Postgres, Redis, StoreError},
     otp::{Length, OtpCode},
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 /// What a verification needs, opened once at start.
 pub struct Verify {
     pub users: Users,
-    pub challenges: Challenges,
+    pub challenges: Checker,
     phones: phone::Parser,
     code_length: Length,
     require_challenge_id: bool,
@@ -60,6 +60,8 @@ enum Error {
     Expired,
     #[error("no attempts left")]
     TooManyAttempts { retry_after: Duration },
+    #[error(transparent)]
+    Limited(#[from] Limited),
     #[error("the number is registered")]
     UserExists,
     #[error("a store failed")]
@@ -72,7 +74,7 @@ impl Verify {
         let redis = Redis::from_env(env, deadlines.store)?;
         Ok(Self {
             users: Users::new(Postgres::from_env(env, deadlines.store)?),
-            challenges: Challenges::from_env(env, redis)?,
+            challenges: Checker::from_env(env, redis)?,
             phones: phone::Parser::from_env(env)?,
             code_length: Length::from_env(env)?,
             require_challenge_id: env.flag("REQUIRE_CHALLENGE_ID")?,
@@ -114,9 +116,13 @@ impl Verify {
             text => Some(ChallengeId::parse(text).ok_or(Error::Expired)?),
         };
 
+        let asker = Asker {
+            phone: &phone,
+            address: &api::client_address(request),
+        };
         let attempt = self
             .challenges
-            .attempt(&phone, &code, expected.as_ref(), deadline)
+            .attempt(&asker, &code, expected.as_ref(), deadline)
             .await?;
         let pending = match attempt {
             Attempt::Matched(pending) => pending,
@@ -128,6 +134,7 @@ impl Verify {
             Attempt::Exhausted { retry_after } => {
                 return Err(Error::TooManyAttempts { retry_after });
             }
+            Attempt::Limited(limited) => return Err(Error::Limited(limited)),
             Attempt::Absent => return Err(Error::Expired),
         };
         match self.users.register(&pending, &phone, deadline).await? {
@@ -181,6 +188,7 @@ impl From<Error> for Failure {
                 "too_many_attempts",
             )
             .retry_after(retry_after),
+            Error::Limited(limited) => Self::limited(&limited),
             Error::UserExists => Self::new(
                 StatusCode::CONFLICT,
                 "User already exists with the given phone number",

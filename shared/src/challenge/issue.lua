@@ -1,35 +1,57 @@
-#!lua
--- Stores the pending code of a phone number, in place of an older one.
+-- Stores the pending code of a phone number, in place of an older one, if nothing stands against it:
+-- takes from all limits or from none.
 --
--- KEYS  1  challenge   the phone's pending code (hash: id, digest, name, attempts, expires_at)
---       2  replaced    the pending code that this one replaces, until it would have expired
--- ARGV  1  id          of the new challenge
---       2  digest      of its code
---       3  name        of the person who signs up
---       4  lifetime    in milliseconds
---       5  offset      added to the clock, in milliseconds; 0 outside tests
+-- KEYS  1  challenge      the phone's pending code, a hash: id, digest, name, attempts, expires_at
+--                         (milliseconds), interval (in which it was sent), matched (once it was)
+--       2  replaced       the pending code that this one replaces, until it would have expired
+--       3  range          conversion of the phone's range
+--       4  country        conversion of its country
+--       5… limits
+-- ARGV  1  offset         added to the clock, in milliseconds; 0 outside tests
+--       2  id             of the new challenge
+--       3  digest         of its code
+--       4  name           of the person who signs up
+--       5  lifetime       in milliseconds
+--       6  watch          'off', 'record' or 'enforce': what is done about low conversion
+--       7  min_sent       codes without which conversion is not judged
+--       8  min_percent    the conversion that is not low
+--       9… limits         count and period
 --
--- Answer: 'issued'
---
--- With its first line Redis refuses this script as a whole when it is out of memory, instead of
--- failing at one of its writes.
+-- Answer: {'issued', range, country}         each 'low' or 'good': conversion
+--         {'limited', index, microseconds}   which limit, counted from 1, and how long it lasts
+--         {'pumped', microseconds}           conversion of the range is low, and that is enforced
 
-local challenge, replaced = KEYS[1], KEYS[2]
-local id, digest, name = ARGV[1], ARGV[2], ARGV[3]
-local lifetime, offset = tonumber(ARGV[4]), tonumber(ARGV[5])
+local challenge, replaced, range, country = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local now = now_with(tonumber(ARGV[1]))
+local id, digest, name, lifetime = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local watch, min_sent, min_percent = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
+local limits = limits_of(5, #KEYS, 9)
 
 -- A caller that lost the answer asks again with the same id.
 if redis.call('HGET', challenge, 'id') == id then
-  return 'issued'
+  return {'issued', 'good', 'good'}
 end
 
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000) + offset
+local index, wait = exhausted(limits, now)
+if index then
+  return {'limited', tostring(index), string.format('%.0f', wait)}
+end
+local low_range, low_country
+if watch ~= 'off' then
+  low_range = converts_too_little(range, now, lifetime, min_sent, min_percent)
+  low_country = converts_too_little(country, now, lifetime, min_sent, min_percent)
+end
+if low_range and watch == 'enforce' then
+  return {'pumped', string.format('%.0f', low_range)}
+end
+take(limits, now)
+local interval = count_sent(range, now, lifetime, 1)
+count_sent(country, now, lifetime, 1)
 
 if redis.call('EXISTS', challenge) == 1 then
   redis.call('RENAME', challenge, replaced)
 end
-redis.call('HSET', challenge, 'id', id, 'digest', digest, 'name', name,
-  'attempts', 0, 'expires_at', now + lifetime)
+redis.call('HSET', challenge, 'id', id, 'digest', digest, 'name', name, 'attempts', 0,
+  'expires_at', string.format('%.0f', now / 1000 + lifetime), 'interval', interval)
 redis.call('PEXPIRE', challenge, lifetime)
-return 'issued'
+return {'issued', low_range and 'low' or 'good', low_country and 'low' or 'good'}
