@@ -105,7 +105,7 @@ pub enum Attempt {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Pending {
     pub id: ChallengeId,
-    pub name: String,
+    pub name: Name,
     /// Whether this challenge was matched for the first time.
     pub first_match: bool,
 }
@@ -210,7 +210,7 @@ impl Issuer {
     ) -> Result<Issue, StoreError> {
         let phone = asker.phone;
         let limits = self.limits.on(phone, asker.address);
-        let digest = self.store.peppers.digests(phone, code).next();
+        let digest = self.store.peppers.digest(phone, code);
         let mut call = self.issue.prepare_invoke();
         call.key(challenge_key(phone))
             .key(replaced_key(phone))
@@ -218,7 +218,7 @@ impl Issuer {
             .key(country_key(phone))
             .arg(self.store.clock_offset_ms)
             .arg(id.as_str())
-            .arg(digest.as_ref().map(<[u8; 32]>::as_slice))
+            .arg(digest.as_slice())
             .arg(name.as_str())
             .arg(milliseconds(self.lifetime))
             .arg(self.watch.mode())
@@ -235,7 +235,7 @@ impl Issuer {
             ["pumped", wait] => microseconds(wait).map(|retry_after| Issue::Pumped { retry_after }),
             _ => None,
         }
-        .ok_or_else(|| StoreError::fault("unreadable answer of issue.lua"))
+        .ok_or_else(|| StoreError::unreadable_answer("issue.lua"))
     }
 
     /// Voids the challenge `id`, whose message was certainly not sent, gives back what it took and
@@ -275,7 +275,7 @@ impl Issuer {
             ["limited", index, wait] => limited(&limits, index, wait).map(Some),
             _ => None,
         }
-        .ok_or_else(|| StoreError::fault("unreadable answer of probe.lua"))
+        .ok_or_else(|| StoreError::unreadable_answer("probe.lua"))
     }
 }
 
@@ -331,7 +331,7 @@ impl Checker {
         }
         let answer = self.store.run(&call, deadline).await?;
         read_attempt(&texts(&answer), &guesses)
-            .ok_or_else(|| StoreError::fault("unreadable answer of attempt.lua"))
+            .ok_or_else(|| StoreError::unreadable_answer("attempt.lua"))
     }
 }
 
@@ -393,7 +393,7 @@ fn read_attempt(answer: &[&str], guesses: &[Applied]) -> Option<Attempt> {
         },
         ["matched", id, name, which] => Attempt::Matched(Pending {
             id: ChallengeId::parse(id)?,
-            name: (*name).to_owned(),
+            name: Name::parse(name).ok()?,
             first_match: *which == "first",
         }),
         _ => return None,

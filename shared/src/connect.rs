@@ -18,6 +18,7 @@ use tokio::{
 use tokio_postgres::{
     Client, NoTls, Row,
     config::{Host, SslMode},
+    error::SqlState,
     types::{ToSql, Type},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -48,8 +49,8 @@ const CANCELLING: Duration = Duration::from_millis(500);
 
 impl StoreError {
     /// A script's answer that its caller does not understand.
-    pub fn fault(reason: &'static str) -> Self {
-        Self::Fault(REDIS, reason.into())
+    pub fn unreadable_answer(script: &'static str) -> Self {
+        Self::Fault(REDIS, format!("unreadable answer of {script}").into())
     }
 
     fn timed_out(store: &'static str) -> Self {
@@ -287,9 +288,7 @@ impl Postgres {
     /// Asks the server to cancel what it was told to do, and lets go of the connection. A statement
     /// that waits for a lock would otherwise go on and commit after its failure was answered.
     async fn abandon(&self, deadline: Instant) {
-        // Whoever holds the lock is opening another connection already.
-        let client = self.client.try_lock().ok().and_then(|mut slot| slot.take());
-        if let Some(client) = client {
+        if let Some(client) = self.forget() {
             let token = client.cancel_token();
             let until = deadline.min(Instant::now() + CANCELLING);
             // If it cannot be asked, nothing better can be done.
@@ -300,15 +299,29 @@ impl Postgres {
         }
     }
 
-    /// One round trip: an unnamed statement whose parameter types are known.
+    /// One round trip: an unnamed statement whose parameter types are known. A server that has become
+    /// a standby refuses to write; then it is tried once more on a new connection.
     async fn run(&self, statement: &str, parameters: Parameters<'_>) -> Result<Row, StoreError> {
         let client = self.client().await?;
-        Ok(client.query_typed_one(statement, parameters).await?)
+        match client.query_typed_one(statement, parameters).await {
+            Err(error) if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => {
+                self.forget();
+                let client = self.client().await?;
+                Ok(client.query_typed_one(statement, parameters).await?)
+            }
+            ran => Ok(ran?),
+        }
+    }
+
+    fn forget(&self) -> Option<Arc<Client>> {
+        // Whoever holds the lock is opening another connection already.
+        self.client.try_lock().ok().and_then(|mut slot| slot.take())
     }
 
     async fn client(&self) -> Result<Arc<Client>, StoreError> {
-        // A connection that was closed while the function was frozen is noticed by its own task,
-        // which has to run first.
+        // A connection that was closed while the function was frozen is noticed by its own task: the
+        // first of these lets the runtime see that something happened, the second lets the task run.
+        tokio::task::yield_now().await;
         tokio::task::yield_now().await;
         let mut slot = self.client.lock().await;
         if let Some(client) = slot.as_ref().filter(|client| !client.is_closed()) {
@@ -377,7 +390,11 @@ impl DatabaseUrl {
         };
         let config: tokio_postgres::Config = text.parse().map_err(|_| malformed())?;
         let verified_tls = match modes.last().map(|mode| &mode["sslmode=".len()..]) {
-            None => !config.get_hosts().iter().all(is_local),
+            None => {
+                let is_loopback = IpAddr::is_loopback;
+                !(config.get_hosts().iter().all(is_local)
+                    && config.get_hostaddrs().iter().all(is_loopback))
+            }
             Some("disable") => false,
             Some("require" | "verify-ca" | "verify-full") => true,
             Some(_) => {
@@ -441,6 +458,7 @@ mod tests {
             ("postgresql://otp:secret@db.example.com/otp", true),
             ("postgres://otp@10.0.0.1/otp", true),
             ("postgres://otp@localhost,db.example.com/otp", true),
+            ("postgres://otp@localhost/otp?hostaddr=10.0.0.1", true),
             ("postgres://otp@localhost/otp?sslmode=verify-full", true),
             ("postgres://otp@localhost/otp?sslmode=require", true),
             ("postgres://otp@db.example.com/otp?sslmode=disable", false),

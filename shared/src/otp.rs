@@ -21,7 +21,10 @@ pub struct Length(u32);
 /// The keys of the digests, newest first. New codes use the first, all of them are accepted, so
 /// that a pepper can be replaced while codes are pending. No `Debug`.
 #[derive(Clone)]
-pub struct Peppers(Vec<Hmac<Sha256>>);
+pub struct Peppers {
+    newest: Hmac<Sha256>,
+    older: Vec<Hmac<Sha256>>,
+}
 
 /// HMAC-SHA256(pepper, E.164 ‖ 0 ‖ code): what is stored in place of a code. The number is in it so
 /// that a digest copied to another number's challenge is worth nothing.
@@ -65,29 +68,48 @@ impl Peppers {
     /// commas.
     pub fn from_env(env: &Env) -> Result<Self, config::Error> {
         const NAME: &str = "OTP_PEPPER";
-        env.required(NAME)?
-            .split(',')
-            .map(|pepper| match Hmac::new_from_slice(pepper.as_bytes()) {
-                Ok(key) if pepper.len() >= 32 => Ok(key),
-                _ => Err(config::Error::invalid(
+        let list = env.required(NAME)?;
+        let (newest, older) = list
+            .split_once(',')
+            .map_or((list, None), |(newest, older)| (newest, Some(older)));
+        let key = |pepper: &str| {
+            let key = Hmac::new_from_slice(pepper.as_bytes()).ok();
+            key.filter(|_| pepper.len() >= 32).ok_or_else(|| {
+                config::Error::invalid(
                     NAME,
                     "must be one or more secrets of at least 32 bytes, separated by commas",
-                )),
+                )
             })
-            .collect::<Result<_, _>>()
-            .map(Self)
-    }
-
-    /// The digests of a code under every live pepper, newest first. There is at least one.
-    pub fn digests(&self, phone: &PhoneNumber, code: &OtpCode) -> impl Iterator<Item = Digest> {
-        self.0.iter().map(|pepper| {
-            let mut mac = pepper.clone();
-            mac.update(phone.as_e164().as_bytes());
-            mac.update(&[0]);
-            mac.update(code.expose().as_bytes());
-            mac.finalize().into_bytes().into()
+        };
+        Ok(Self {
+            newest: key(newest)?,
+            older: older
+                .into_iter()
+                .flat_map(|older| older.split(','))
+                .map(key)
+                .collect::<Result<_, _>>()?,
         })
     }
+
+    /// The digest of a new code, under the newest pepper.
+    pub fn digest(&self, phone: &PhoneNumber, code: &OtpCode) -> Digest {
+        digest(&self.newest, phone, code)
+    }
+
+    /// The digests of a code under every live pepper, newest first.
+    pub fn digests(&self, phone: &PhoneNumber, code: &OtpCode) -> impl Iterator<Item = Digest> {
+        std::iter::once(&self.newest)
+            .chain(&self.older)
+            .map(|pepper| digest(pepper, phone, code))
+    }
+}
+
+fn digest(pepper: &Hmac<Sha256>, phone: &PhoneNumber, code: &OtpCode) -> Digest {
+    let mut mac = pepper.clone();
+    mac.update(phone.as_e164().as_bytes());
+    mac.update(&[0]);
+    mac.update(code.expose().as_bytes());
+    mac.finalize().into_bytes().into()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use aws_sdk_sns::{
     operation::publish::PublishError,
     types::MessageAttributeValue,
 };
+use aws_smithy_http_client::tls;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
@@ -63,7 +64,7 @@ impl Sms {
             env.text("OTP_LOCAL") == Some("1") || env.text("AWS_SAM_LOCAL") == Some("true");
         let timeout = deadlines.sms(env)?;
         let provider = match env.required(NAME)? {
-            "sns" => Provider::Sns(Sns::from_env(env, timeout).await),
+            "sns" => Provider::Sns(Sns::from_env(env, timeout).await?),
             "log" if is_local => Provider::Log,
             "log" => {
                 return Err(config::Error::invalid(
@@ -199,7 +200,7 @@ struct Sns {
 }
 
 impl Sns {
-    async fn from_env(env: &Env, timeout: Duration) -> Self {
+    async fn from_env(env: &Env, timeout: Duration) -> Result<Self, config::Error> {
         let optional = [
             ("AWS.SNS.SMS.SenderID", "SNS_SENDER_ID"),
             ("AWS.MM.SMS.OriginationNumber", "SNS_ORIGINATION_NUMBER"),
@@ -212,9 +213,18 @@ impl Sns {
                 attributes.push((attribute, value.to_owned()));
             }
         }
+        // A connection that was kept while the function was frozen may be dead, which shows only when
+        // a message has been written to it and its outcome is unknown: so none is kept.
+        let http = aws_smithy_http_client::Builder::new()
+            .pool_max_idle_per_host(0)
+            .tls_provider(tls::Provider::Rustls(
+                tls::rustls_provider::CryptoMode::AwsLc,
+            ))
+            .build_https();
         // The SDK would try three times, and a slow first try may have been sent. Connecting gets
         // half of the time, so that a provider out of reach is known not to have sent.
         let config = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(http)
             .retry_config(RetryConfig::disabled())
             .timeout_config(
                 TimeoutConfig::builder()
@@ -223,10 +233,13 @@ impl Sns {
             )
             .load()
             .await;
-        Self {
+        if config.region().is_none() {
+            return Err(config::Error::Missing("AWS_REGION"));
+        }
+        Ok(Self {
             client: Client::new(&config),
             attributes,
-        }
+        })
     }
 
     async fn publish(&self, phone: &PhoneNumber, message: String) -> Result<(), SendError> {
@@ -260,17 +273,21 @@ impl From<SdkError<PublishError>> for SendError {
                 .into(),
             ),
             SdkError::ConstructionFailure(_) => Self::Refused(error.into()),
-            SdkError::DispatchFailure(_) if never_connected(&error) => Self::Refused(error.into()),
+            SdkError::DispatchFailure(_) if !reached_the_provider(&error) => {
+                Self::Refused(error.into())
+            }
             _ => Self::Unknown(error.into()),
         }
     }
 }
 
-fn never_connected(error: &(dyn Error + 'static)) -> bool {
-    let is_connect = error
-        .downcast_ref::<hyper_util::client::legacy::Error>()
-        .is_some_and(hyper_util::client::legacy::Error::is_connect);
-    is_connect || error.source().is_some_and(never_connected)
+/// Whether a request may have left: the HTTP client failed, and not while it connected. Without any
+/// error of that client the SDK gave up before, for want of credentials for example.
+fn reached_the_provider(error: &(dyn Error + 'static)) -> bool {
+    match error.downcast_ref::<hyper_util::client::legacy::Error>() {
+        Some(http) => !http.is_connect(),
+        None => error.source().is_some_and(reached_the_provider),
+    }
 }
 
 #[cfg(test)]

@@ -130,7 +130,7 @@ impl Users {
                 "#,
                 &[
                     (&pending.id.as_str(), Type::TEXT),
-                    (&pending.name, Type::TEXT),
+                    (&pending.name.as_str(), Type::TEXT),
                     (&phone.as_e164(), Type::TEXT),
                 ],
                 deadline,

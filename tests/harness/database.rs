@@ -43,6 +43,10 @@ impl Database {
         Self { name }
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub fn url(&self) -> String {
         database_url(&self.name)
     }
@@ -162,7 +166,8 @@ async fn connect(url: &str) -> Client {
 }
 
 fn admin_url() -> String {
-    env::var("DATABASE_URL").expect("DATABASE_URL: run through scripts/with-services.sh --sns")
+    env::var("DATABASE_URL")
+        .expect("DATABASE_URL: run through scripts/with-services.sh --sns --pgbouncer")
 }
 
 fn database_url(name: &str) -> String {

@@ -2,7 +2,7 @@
 //! and count, the functions in this process or as processes under the Lambda Runtime API.
 //!
 //! Expects `DATABASE_URL` of a superuser and moto's SNS at `AWS_ENDPOINT_URL_SNS`, as
-//! `scripts/with-services.sh --sns` provides them.
+//! `scripts/with-services.sh --sns --pgbouncer` provides them.
 #![allow(
     clippy::expect_used,
     clippy::missing_panics_doc,
@@ -21,7 +21,7 @@ mod proxy;
 mod redis_server;
 mod service;
 
-use std::time::Duration;
+use std::{net::TcpListener, time::Duration};
 
 use rand::{RngExt, rand_core::UnwrapErr, rngs::SysRng};
 
@@ -52,6 +52,17 @@ pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
         tokio::time::timeout(PATIENCE, waiting).await.is_ok(),
         "still not: {what}"
     );
+}
+
+/// A port of this machine that nobody listens on now. Whoever takes it must cope with somebody having
+/// been faster. It is below those that systems hand out for outgoing connections.
+pub fn free_port() -> u16 {
+    loop {
+        let port = 10_000 + u16::try_from(random_number() % 10_000).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// 64 random bits, for names that don't collide.

@@ -1,6 +1,6 @@
 //! PgBouncer in transaction mode, in front of the tests' Postgres.
 
-use std::{env, fs, net::TcpListener, os::unix::fs::PermissionsExt, process::Stdio};
+use std::{env, fs, os::unix::fs::PermissionsExt, process::Stdio};
 
 use tempfile::TempDir;
 use tokio::{
@@ -8,7 +8,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::{Database, until};
+use crate::{Database, free_port, until};
 
 pub struct PgBouncer {
     port: u16,
@@ -21,10 +21,7 @@ impl PgBouncer {
     pub async fn start() -> Self {
         let address = Database::address();
         let (host, server_port) = address.split_once(':').unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
-
+        let port = free_port();
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("pgbouncer.ini");
         fs::write(

@@ -12,7 +12,7 @@ pub fn fresh_phone() -> String {
 /// The messages that moto's SNS was given for this number, oldest first.
 pub async fn messages_to(phone: &str) -> Vec<String> {
     let endpoint = env::var("AWS_ENDPOINT_URL_SNS")
-        .expect("AWS_ENDPOINT_URL_SNS: run through scripts/with-services.sh --sns");
+        .expect("AWS_ENDPOINT_URL_SNS: run through scripts/with-services.sh --sns --pgbouncer");
     let data: Value = reqwest::get(format!("{endpoint}/moto-api/data.json"))
         .await
         .unwrap()

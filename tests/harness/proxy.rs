@@ -14,9 +14,14 @@ use tokio::{
     sync::watch,
 };
 
+use crate::until;
+
 pub struct Proxy {
     address: String,
-    is_cut: watch::Sender<bool>,
+    is_cut: Arc<AtomicBool>,
+    /// Connections end when it changes.
+    epoch: watch::Sender<u64>,
+    open: Arc<AtomicUsize>,
     round_trips: Arc<AtomicUsize>,
 }
 
@@ -25,30 +30,34 @@ impl Proxy {
     pub async fn to(target: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let (is_cut, watching) = watch::channel(false);
-        let round_trips = Arc::new(AtomicUsize::new(0));
-        let (target, counter) = (target.to_owned(), Arc::clone(&round_trips));
+        let this = Self {
+            address,
+            is_cut: Arc::default(),
+            epoch: watch::Sender::new(0),
+            open: Arc::default(),
+            round_trips: Arc::default(),
+        };
+        let target = target.to_owned();
+        let (is_cut, epoch) = (Arc::clone(&this.is_cut), this.epoch.clone());
+        let (open, round_trips) = (Arc::clone(&this.open), Arc::clone(&this.round_trips));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                if *watching.borrow() {
+                if is_cut.load(Ordering::SeqCst) {
                     continue;
                 }
                 let Ok(server) = TcpStream::connect(&target).await else {
                     continue;
                 };
-                tokio::spawn(carry(
-                    client,
-                    server,
-                    watching.clone(),
-                    Arc::clone(&counter),
-                ));
+                open.fetch_add(1, Ordering::SeqCst);
+                let (open, epoch) = (Arc::clone(&open), epoch.subscribe());
+                let round_trips = Arc::clone(&round_trips);
+                tokio::spawn(async move {
+                    carry(client, server, epoch, &round_trips).await;
+                    open.fetch_sub(1, Ordering::SeqCst);
+                });
             }
         });
-        Self {
-            address,
-            is_cut,
-            round_trips,
-        }
+        this
     }
 
     pub fn address(&self) -> &str {
@@ -56,13 +65,24 @@ impl Proxy {
     }
 
     /// Closes every connection and refuses new ones.
-    pub fn cut(&self) {
-        self.is_cut.send_replace(true);
+    pub async fn cut(&self) {
+        self.is_cut.store(true, Ordering::SeqCst);
+        self.drop_connections().await;
     }
 
     /// Lets new connections through again.
     pub fn restore(&self) {
-        self.is_cut.send_replace(false);
+        self.is_cut.store(false, Ordering::SeqCst);
+    }
+
+    /// Closes every connection; new ones are let through. There has to be one.
+    pub async fn drop_connections(&self) {
+        assert_ne!(self.open.load(Ordering::SeqCst), 0, "nothing to close");
+        self.epoch.send_modify(|epoch| *epoch += 1);
+        until("every connection is closed", async || {
+            self.open.load(Ordering::SeqCst) == 0
+        })
+        .await;
     }
 
     /// How often a client spoke after the server had: the round trips so far.
@@ -74,8 +94,8 @@ impl Proxy {
 async fn carry(
     client: TcpStream,
     server: TcpStream,
-    mut watching: watch::Receiver<bool>,
-    round_trips: Arc<AtomicUsize>,
+    mut epoch: watch::Receiver<u64>,
+    round_trips: &AtomicUsize,
 ) {
     client.set_nodelay(true).unwrap();
     server.set_nodelay(true).unwrap();
@@ -93,7 +113,7 @@ async fn carry(
     tokio::select! {
         () = up => {}
         () = down => {}
-        _ = watching.wait_for(|is_cut| *is_cut) => {}
+        _ = epoch.changed() => {}
     }
 }
 

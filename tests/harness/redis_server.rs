@@ -1,6 +1,6 @@
 //! A Redis server for one test, on a port of its own.
 
-use std::{env, net::TcpListener, process::Stdio};
+use std::{env, process::Stdio};
 
 use redis::{Cmd, FromRedisValue, aio::MultiplexedConnection};
 use tempfile::TempDir;
@@ -8,6 +8,8 @@ use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
 };
+
+use crate::free_port;
 
 pub struct RedisServer {
     port: u16,
@@ -18,19 +20,17 @@ pub struct RedisServer {
 impl RedisServer {
     /// Starts the server of `REDIS_SERVER`, or the one on the `PATH`.
     pub async fn start() -> Self {
-        loop {
-            // Somebody may take the port before the server does; then another one is tried.
-            let port = TcpListener::bind("127.0.0.1:0").unwrap();
+        for _ in 0..20 {
             let mut this = Self {
-                port: port.local_addr().unwrap().port(),
+                port: free_port(),
                 server: None,
                 folder: tempfile::tempdir().unwrap(),
             };
-            drop(port);
             if this.launch().await {
                 return this;
             }
         }
+        panic!("redis-server does not start")
     }
 
     pub fn address(&self) -> String {
@@ -77,7 +77,7 @@ impl RedisServer {
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .expect("redis-server: run through scripts/with-services.sh --sns");
+            .expect("redis-server: run through scripts/with-services.sh --sns --pgbouncer");
         let mut log = BufReader::new(server.stdout.take().unwrap()).lines();
         while let Some(line) = log.next_line().await.unwrap() {
             // Redis writes "Ready", Valkey too, and both go on writing to a pipe that must stay open.

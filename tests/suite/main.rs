@@ -9,6 +9,7 @@
 mod codes;
 mod contract;
 mod events;
+mod limits;
 mod migrations;
 mod outages;
 mod provider;

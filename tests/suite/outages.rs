@@ -1,6 +1,6 @@
 //! Stores that are down: the answer is a 503 in time, nothing is lost, and it works again by itself.
 
-use tests::{Answer, Service, fresh_phone, messages_to};
+use tests::{Answer, PATIENCE, Service, fresh_phone, messages_to, until};
 
 fn assert_unavailable(answer: &Answer, text: &str) {
     assert_eq!(answer.failure(), (503, text, "unavailable"), "{answer:?}");
@@ -11,7 +11,7 @@ fn assert_unavailable(answer: &Answer, text: &str) {
 async fn without_postgres_signup_is_503_sends_nothing_and_recovers() {
     let service = Service::start().await;
     let phone = fresh_phone();
-    service.postgres.cut();
+    service.postgres.cut().await;
     let answer = service.sign_up("Ada", &phone).await;
     assert_unavailable(&answer, "Failed to store user data");
     let keys: Vec<String> = service.redis_server.run(&["KEYS", "*"]).await;
@@ -27,7 +27,7 @@ async fn postgres_stopped_between_signup_and_verify_is_503_and_the_same_code_wor
     let service = Service::start().await;
     let phone = fresh_phone();
     let code = service.code_for(&phone).await;
-    service.postgres.cut();
+    service.postgres.cut().await;
     let answer = service.verify(&phone, &code).await;
     assert_unavailable(&answer, "Failed to register user");
 
@@ -39,15 +39,12 @@ async fn postgres_stopped_between_signup_and_verify_is_503_and_the_same_code_wor
 async fn a_connection_that_died_between_two_requests_is_replaced_unnoticed() {
     let service = Service::start().await;
     let phone = fresh_phone();
-    for store in [&service.postgres, &service.redis] {
-        store.cut();
-        store.restore();
-    }
+    service.postgres.drop_connections().await;
+    service.redis.drop_connections().await;
     let code = service.code_for(&phone).await;
-    for store in [&service.postgres, &service.redis] {
-        store.cut();
-        store.restore();
-    }
+    assert_eq!(service.verify(&phone, "000000").await.status, 401);
+    service.postgres.drop_connections().await;
+    service.redis.drop_connections().await;
     assert_eq!(service.verify(&phone, &code).await.status, 200);
 }
 
@@ -103,38 +100,93 @@ async fn a_redis_that_is_full_or_a_replica_is_503_and_sends_nothing() {
     }
 }
 
+async fn assert_unavailable_in_time(answer: impl Future<Output = Answer>, text: &str) {
+    let answer = tokio::time::timeout(PATIENCE, answer).await;
+    assert_unavailable(&answer.expect("no answer in time"), text);
+}
+
+/// The request's own deadline is out of reach here, so it is the store's that ends the waiting.
 #[tokio::test]
-async fn a_store_that_does_not_answer_is_503_within_its_timeout() {
-    let service = Service::start_with(&[("STORE_TIMEOUT_MS", "200")]).await;
+async fn a_store_that_does_not_answer_is_503_within_its_own_timeout() {
+    let service = Service::start_with(&[
+        ("STORE_TIMEOUT_MS", "1000"),
+        ("REQUEST_TIMEOUT_MS", "60000"),
+    ])
+    .await;
     let phone = fresh_phone();
     let code = service.code_for(&phone).await;
-
     let locked = service.database.connect().await;
     locked
         .batch_execute("BEGIN; LOCK TABLE users, used_challenges IN ACCESS EXCLUSIVE MODE")
         .await
         .unwrap();
-    let answer = service.sign_up("Ada", &phone).await;
-    assert_unavailable(&answer, "Failed to store user data");
-    let answer = service.verify(&phone, &code).await;
-    assert_unavailable(&answer, "Failed to register user");
+    assert_unavailable_in_time(service.sign_up("Ada", &phone), "Failed to store user data").await;
+    assert_unavailable_in_time(service.verify(&phone, &code), "Failed to register user").await;
     locked.batch_execute("ROLLBACK").await.unwrap();
 
-    service
-        .redis_server
-        .run::<()>(&["CLIENT", "PAUSE", "60000", "ALL"])
-        .await;
+    let pause = ["CLIENT", "PAUSE", "60000", "ALL"];
+    service.redis_server.run::<()>(&pause).await;
+    assert_unavailable_in_time(service.verify(&phone, &code), "Failed to register user").await;
+    assert_unavailable_in_time(service.sign_up("Ada", &phone), "Failed to store user data").await;
+}
+
+#[tokio::test]
+async fn a_statement_that_was_too_slow_is_not_carried_out_after_its_503() {
+    let service = Service::start_with(&[("STORE_TIMEOUT_MS", "1000")]).await;
+    let phone = fresh_phone();
+    let code = service.code_for(&phone).await;
+    let locked = service.database.connect().await;
+    locked
+        .batch_execute("BEGIN; LOCK TABLE used_challenges IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
     let answer = service.verify(&phone, &code).await;
     assert_unavailable(&answer, "Failed to register user");
-    let answer = service.sign_up("Ada", &phone).await;
-    assert_unavailable(&answer, "Failed to store user data");
+    let observer = service.database.connect().await;
+    until("nobody waits for the lock", async || {
+        let waiting = "SELECT FROM pg_locks WHERE NOT granted AND database =
+            (SELECT oid FROM pg_database WHERE datname = current_database())";
+        observer.query(waiting, &[]).await.unwrap().is_empty()
+    })
+    .await;
+    locked.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(service.database.count_users().await, 0);
+    assert_eq!(service.verify(&phone, &code).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_postgres_that_has_become_a_standby_is_left_for_the_new_primary() {
+    let service = Service::start().await;
+    let phone = fresh_phone();
+    let code = service.code_for(&phone).await;
+    let name = service.database.name();
+    let admin = service.database.connect().await;
+    // The open connection is read-only, as one to a demoted primary is; a new one is not.
+    admin
+        .batch_execute(&format!(
+            "ALTER DATABASE {name} SET default_transaction_read_only = on"
+        ))
+        .await
+        .unwrap();
+    service.postgres.drop_connections().await;
+    assert_eq!(service.sign_up("Ada", &fresh_phone()).await.status, 200);
+    let answer = service.verify(&phone, &code).await;
+    assert_unavailable(&answer, "Failed to register user");
+    admin
+        .batch_execute(&format!(
+            "SET default_transaction_read_only = off;
+             ALTER DATABASE {name} RESET default_transaction_read_only"
+        ))
+        .await
+        .unwrap();
+    assert_eq!(service.verify(&phone, &code).await.status, 200);
 }
 
 #[tokio::test]
 async fn stores_that_are_down_at_start_are_no_reason_not_to_start() {
     let service = Service::start().await;
-    service.postgres.cut();
-    service.redis.cut();
+    service.postgres.cut().await;
+    service.redis.cut().await;
     let env: shared::config::Env = tests::settings(
         &service.database.url_through(service.postgres.address()),
         &format!("redis://{}", service.redis.address()),

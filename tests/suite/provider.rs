@@ -28,7 +28,6 @@ impl Deployed {
             ("OTP_PEPPER", PEPPER),
             ("ALLOWED_COUNTRIES", "*"),
             ("SMS_PROVIDER", "sns"),
-            ("SMS_TIMEOUT_MS", "500"),
             ("LIMIT_PHONE", "off"),
             ("AWS_ENDPOINT_URL_SNS", endpoint),
         ];
@@ -99,11 +98,43 @@ async fn a_provider_that_cannot_be_reached_is_502_and_takes_the_challenge_back()
 }
 
 #[tokio::test]
+async fn without_credentials_nothing_leaves_and_the_answer_is_502() {
+    let deployed = Deployed::new().await;
+    let provider = Provider::start(Behaviour::Accept).await;
+    let own = [
+        ("AWS_ACCESS_KEY_ID", ""),
+        ("AWS_SECRET_ACCESS_KEY", ""),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+    ];
+    let mut signup = deployed.signup(&provider.url(), &own).await;
+    let phone = fresh_phone();
+    let answer = sign_up(&mut signup, &phone).await;
+    assert_eq!(answer.failure(), (502, "Failed to send OTP", "sms_failed"));
+    assert!(provider.requests().is_empty());
+    assert_eq!(deployed.challenge(&phone).await, None);
+}
+
+/// While a function is frozen the provider, or something on the way, may drop the connection without
+/// its noticing; the next message must not be written into it.
+#[tokio::test]
+async fn no_connection_to_the_provider_is_kept_between_messages() {
+    let deployed = Deployed::new().await;
+    let provider = Provider::start(Behaviour::Accept).await;
+    let mut signup = deployed.signup(&provider.url(), &[]).await;
+    for sent in 1..=3 {
+        assert_eq!(sign_up(&mut signup, &fresh_phone()).await.status, 200);
+        assert_eq!(provider.connections(), sent);
+    }
+}
+
+#[tokio::test]
 async fn an_unknown_outcome_is_200_sent_once_and_logged_as_an_error() {
     for behaviour in [Behaviour::Hang, Behaviour::BreakOff] {
         let deployed = Deployed::new().await;
         let provider = Provider::start(behaviour).await;
-        let mut signup = deployed.signup(&provider.url(), &[]).await;
+        // Long enough to connect on a busy machine.
+        let own = [("SMS_TIMEOUT_MS", "2000")];
+        let mut signup = deployed.signup(&provider.url(), &own).await;
         let phone = fresh_phone();
         let answer = sign_up(&mut signup, &phone).await;
         assert_eq!(answer.status, 200, "{behaviour:?}");

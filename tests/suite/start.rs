@@ -25,7 +25,6 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
         ("OTP_LENGTH", "3"),
         ("OTP_LENGTH", "six"),
         ("OTP_TTL_SECONDS", "601"),
-        ("OTP_MAX_ATTEMPTS", "0"),
         ("OTP_APP_NAME", "日本"),
         ("OTP_DOMAIN", "https://example.com"),
         ("DEFAULT_COUNTRY", "Utopia"),
@@ -37,13 +36,22 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
         ("SMS_TIMEOUT_MS", "8000"),
         ("REQUEST_TIMEOUT_MS", "soon"),
     ];
-    for (name, value) in bad {
+    let bad_for_verify = [
+        ("OTP_MAX_ATTEMPTS", "0"),
+        ("REQUIRE_CHALLENGE_ID", "yes"),
+        ("LIMIT_GUESSES", "50"),
+        ("LIMIT_FAILURES", "50/1y"),
+        ("OTP_LENGTH", "11"),
+        ("REDIS_CLUSTER", "yes"),
+    ];
+    let cases = bad.map(|bad| ("signup", bad)).into_iter();
+    for (function, (name, value)) in cases.chain(bad_for_verify.map(|bad| ("verify", bad))) {
         let mut settings = complete.to_vec();
         settings.retain(|(other, _)| *other != name);
         settings.push((name, value));
-        let mut signup = Function::start("signup", settings).await;
-        assert!(!signup.exit().await.success(), "{name}={value}");
-        let log = signup.log().join("\n");
+        let mut function = Function::start(function, settings).await;
+        assert!(!function.exit().await.success(), "{name}={value}");
+        let log = function.log().join("\n");
         assert!(log.contains(name), "{name}={value}: {log}");
         assert!(!log.contains("hunter2"), "{log}");
     }

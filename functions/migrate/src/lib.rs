@@ -2,7 +2,7 @@
 //!
 //! The files are compiled in. Two runs at once wait for each other through an advisory lock.
 
-use std::{collections::HashSet, str::FromStr};
+use std::{collections::HashSet, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use shared::{
@@ -14,6 +14,10 @@ use sqlx::{
     migrate::{Migrate as _, MigrateError, Migrator},
     postgres::{PgConnectOptions, PgSslMode},
 };
+use tokio::time::timeout;
+
+/// How long connecting may take.
+const CONNECTING: Duration = Duration::from_secs(10);
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 
@@ -51,6 +55,8 @@ pub struct Migration {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error("the database does not answer")]
+    OutOfReach,
     #[error("cannot connect to the database")]
     Connect(#[source] sqlx::Error),
     #[error("migration failed")]
@@ -96,8 +102,9 @@ impl Database {
 
     /// Carries out one command.
     pub async fn run(&self, command: Command) -> Result<Report, Error> {
-        let mut connection = PgConnection::connect_with(&self.0)
-            .await
+        let connecting = timeout(CONNECTING, PgConnection::connect_with(&self.0)).await;
+        let mut connection = connecting
+            .map_err(|_| Error::OutOfReach)?
             .map_err(Error::Connect)?;
         let report = match command {
             Command::Up => {
@@ -147,7 +154,13 @@ async fn status(connection: &mut PgConnection) -> Result<Report, Error> {
 
 async fn applied(connection: &mut PgConnection) -> Result<HashSet<i64>, MigrateError> {
     let table = &MIGRATIONS.table_name;
-    connection.ensure_migrations_table(table).await?;
+    let exists: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+        .bind(table.as_ref())
+        .fetch_one(&mut *connection)
+        .await?;
+    if !exists {
+        return Ok(HashSet::new());
+    }
     let applied = connection.list_applied_migrations(table).await?;
     Ok(applied.iter().map(|migration| migration.version).collect())
 }

@@ -1,5 +1,7 @@
 //! `POST /signup`: a name and a phone number in, a code by SMS out.
 
+use std::time::Duration;
+
 use lambda_http::{
     Body, Request, Response,
     http::{Method, StatusCode},
@@ -16,7 +18,6 @@ use shared::{
     telemetry,
     users::{InvalidName, Name, Users},
 };
-use std::time::Duration;
 use tokio::time::Instant;
 
 /// What a sign-up needs, opened once at start.
@@ -130,8 +131,12 @@ impl Signup {
         let issue = self
             .challenges
             .issue(&id, &asker, &name, &code, deadline)
-            .await?;
-        match issue {
+            .await;
+        if issue.is_err() {
+            // It may have been stored all the same, and nothing will be sent.
+            self.take_back(&id, &asker, deadline).await;
+        }
+        match issue? {
             Issue::Issued {
                 low_range,
                 low_country,
@@ -159,13 +164,17 @@ impl Signup {
                 Ok(())
             }
             Err(refused @ SendError::Refused(_)) => {
-                if let Err(error) = self.challenges.revoke(id, asker, deadline).await {
-                    // Nobody has the code, so what stays is a challenge that nobody can answer.
-                    let cause = telemetry::chain(&error);
-                    tracing::error!(cause, phone = %asker.phone, "challenge not taken back");
-                }
+                self.take_back(id, asker, deadline).await;
                 Err(Error::NotSent(refused))
             }
+        }
+    }
+
+    async fn take_back(&self, id: &ChallengeId, asker: &Asker<'_>, deadline: Instant) {
+        if let Err(error) = self.challenges.revoke(id, asker, deadline).await {
+            // Nobody has the code, so what stays is a challenge that nobody can answer.
+            let cause = telemetry::chain(&error);
+            tracing::error!(cause, phone = %asker.phone, "challenge not taken back");
         }
     }
 

@@ -1,5 +1,7 @@
 //! `POST /verify`: the code comes back, and whoever has it is registered.
 
+use std::time::Duration;
+
 use lambda_http::{
     Body, Request, Response,
     http::{Method, StatusCode},
@@ -14,7 +16,6 @@ use shared::{
     phone,
     users::{Registration, User, Users},
 };
-use std::time::Duration;
 use tokio::time::Instant;
 
 /// What a verification needs, opened once at start.
