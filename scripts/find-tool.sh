@@ -43,8 +43,19 @@ find_postgres() {
     [ -n "$initdb" ] && dirname "$initdb"
 }
 
+# Our scripts begin with a line that Redis knows since version 7, as every Valkey does.
 find_redis() {
-    command -v redis-server || command -v valkey-server
+    local server version
+    for server in valkey-server redis-server; do
+        server=$(command -v "$server") || continue
+        version=$("$server" --version | sed -n 's/.* v=\([0-9]*\)\..*/\1/p')
+        if [ "${version:-0}" -ge 7 ]; then
+            echo "$server"
+            return
+        fi
+        say "$server is older than version 7 and cannot be used."
+    done
+    return 1
 }
 
 find_or_install() { # how to find it, its name, Debian's package, brew's formula

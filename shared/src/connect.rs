@@ -8,7 +8,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use redis::{
     FromRedisValue, IntoConnectionInfo, RedisError, ScriptInvocation, ServerErrorKind,
-    aio::MultiplexedConnection,
+    aio::MultiplexedConnection, cluster::ClusterClient, cluster_async::ClusterConnection,
 };
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use tokio::{
@@ -43,6 +43,9 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 const POSTGRES: &str = "Postgres";
 const REDIS: &str = "Redis";
+
+/// Longer than any deadline of ours, for a client that cannot do without a timeout.
+const UNBOUNDED: Duration = Duration::from_mins(10);
 
 /// How long cancelling a statement may take, after its own time is over.
 const CANCELLING: Duration = Duration::from_millis(500);
@@ -95,15 +98,27 @@ impl From<RedisError> for StoreError {
     }
 }
 
-/// The one connection to Redis.
+/// The one connection to Redis, or to a cluster of it.
 pub struct Redis {
-    client: redis::Client,
-    connection: Mutex<Option<MultiplexedConnection>>,
+    client: RedisClient,
+    connection: Mutex<Option<RedisConnection>>,
     timeout: Duration,
 }
 
+enum RedisClient {
+    Server(redis::Client),
+    Cluster(Box<ClusterClient>),
+}
+
+#[derive(Clone)]
+enum RedisConnection {
+    Server(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
 impl Redis {
-    /// Reads `REDIS_URL`: `redis://…`, or `rediss://…` for TLS, which verifies chain and name.
+    /// Reads `REDIS_URL`, `redis://…`, or `rediss://…` for TLS, which verifies chain and name; and
+    /// `REDIS_CLUSTER`, `true` if that is a node, or the endpoint, of a cluster.
     pub fn from_env(env: &Env, timeout: Duration) -> Result<Self, config::Error> {
         const NAME: &str = "REDIS_URL";
         let url = env.required(NAME)?;
@@ -111,11 +126,22 @@ impl Redis {
             // The redis crate takes rustls's process-wide provider.
             let _already_installed = aws_lc_rs::default_provider().install_default();
         }
+        let is_cluster = env.flag("REDIS_CLUSTER")?;
         let client = url
             .into_connection_info()
             .and_then(|info| {
                 let tcp = info.tcp_settings().clone().set_nodelay(true);
-                redis::Client::open(info.set_tcp_settings(tcp))
+                let info = info.set_tcp_settings(tcp.clone());
+                Ok(if is_cluster {
+                    let nodes = ClusterClient::builder([info]).tcp_settings(tcp);
+                    // Our own deadlines bound connecting and answering.
+                    let unbounded = nodes
+                        .connection_timeout(UNBOUNDED)
+                        .response_timeout(UNBOUNDED);
+                    RedisClient::Cluster(Box::new(unbounded.build()?))
+                } else {
+                    RedisClient::Server(redis::Client::open(info)?)
+                })
             })
             .map_err(|_| config::Error::invalid(NAME, "must be redis://… or rediss://…"))?;
         Ok(Self {
@@ -164,27 +190,22 @@ impl Redis {
         &self,
         script: &ScriptInvocation<'_>,
     ) -> Result<T, RedisError> {
-        let mut connection = self.connection().await?;
-        let ran = script.invoke_async(&mut connection).await;
+        let ran = match self.connection().await? {
+            RedisConnection::Server(mut server) => script.invoke_async(&mut server).await,
+            RedisConnection::Cluster(mut cluster) => script.invoke_async(&mut cluster).await,
+        };
         if ran.as_ref().is_err_and(needs_another_connection) {
             self.forget();
         }
         ran
     }
 
-    async fn connection(&self) -> Result<MultiplexedConnection, RedisError> {
+    async fn connection(&self) -> Result<RedisConnection, RedisError> {
         let mut slot = self.connection.lock().await;
         if let Some(connection) = slot.as_ref() {
             return Ok(connection.clone());
         }
-        // Our own deadlines bound connecting and answering.
-        let unbounded = redis::AsyncConnectionConfig::new()
-            .set_connection_timeout(None)
-            .set_response_timeout(None);
-        let opening = self
-            .client
-            .get_multiplexed_async_connection_with_config(&unbounded);
-        let connection = Box::pin(opening).await?;
+        let connection = Box::pin(self.client.open()).await?;
         Ok(slot.insert(connection).clone())
     }
 
@@ -193,6 +214,22 @@ impl Redis {
         if let Ok(mut slot) = self.connection.try_lock() {
             *slot = None;
         }
+    }
+}
+
+impl RedisClient {
+    async fn open(&self) -> Result<RedisConnection, RedisError> {
+        Ok(match self {
+            Self::Server(client) => {
+                // Our own deadlines bound connecting and answering.
+                let unbounded = redis::AsyncConnectionConfig::new()
+                    .set_connection_timeout(None)
+                    .set_response_timeout(None);
+                let opening = client.get_multiplexed_async_connection_with_config(&unbounded);
+                RedisConnection::Server(opening.await?)
+            }
+            Self::Cluster(client) => RedisConnection::Cluster(client.get_async_connection().await?),
+        })
     }
 }
 

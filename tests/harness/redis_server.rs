@@ -9,21 +9,62 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::free_port;
+use crate::{free_port, until};
 
 pub struct RedisServer {
     port: u16,
     server: Option<Child>,
+    settings: Vec<String>,
     folder: TempDir,
 }
 
 impl RedisServer {
     /// Starts the server of `REDIS_SERVER`, or the one on the `PATH`.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Three servers that share the hash slots.
+    pub async fn start_cluster() -> [Self; 3] {
+        let settings = || {
+            let bus = free_port().to_string();
+            let on = ["--cluster-enabled", "yes", "--cluster-port"].map(str::to_owned);
+            on.into_iter().chain([bus]).collect::<Vec<_>>()
+        };
+        let nodes = [
+            Self::start_with(&settings()).await,
+            Self::start_with(&settings()).await,
+            Self::start_with(&settings()).await,
+        ];
+        for (node, slots) in
+            nodes
+                .iter()
+                .zip([("0", "5460"), ("5461", "10922"), ("10923", "16383")])
+        {
+            let assign = ["CLUSTER", "ADDSLOTSRANGE", slots.0, slots.1];
+            node.run::<()>(&assign).await;
+        }
+        for node in &nodes[1..] {
+            let (port, bus) = (node.port.to_string(), node.settings[3].clone());
+            let meet = ["CLUSTER", "MEET", "127.0.0.1", &port, &bus];
+            nodes[0].run::<()>(&meet).await;
+        }
+        for node in &nodes {
+            until("the cluster is up", async || {
+                let info: String = node.run(&["CLUSTER", "INFO"]).await;
+                info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
+            })
+            .await;
+        }
+        nodes
+    }
+
+    async fn start_with(settings: &[String]) -> Self {
         for _ in 0..20 {
             let mut this = Self {
                 port: free_port(),
                 server: None,
+                settings: settings.to_vec(),
                 folder: tempfile::tempdir().unwrap(),
             };
             if this.launch().await {
@@ -71,6 +112,7 @@ impl RedisServer {
         let mut server = Command::new(program)
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no"])
+            .args(&self.settings)
             .arg("--dir")
             .arg(self.folder.path())
             .stdin(Stdio::null())

@@ -2,7 +2,10 @@
 
 use futures_util::future::join_all;
 use serde_json::json;
-use tests::{Answer, Service, event_from, fresh_phone, messages_to, random_number, wrong};
+use tests::{
+    Answer, Database, RedisServer, Service, event_from, fresh_phone, messages_to, random_number,
+    wrong,
+};
 
 const HERE: &str = "203.0.113.10";
 
@@ -512,4 +515,44 @@ async fn a_challenge_that_is_issued_again_with_its_id_takes_nothing_twice() {
     );
     let request = lambda_http::request::from_str(&event.to_string()).unwrap();
     assert_eq!(service.signup.handle(request).await.status(), 429);
+}
+
+#[tokio::test]
+async fn it_all_works_unchanged_on_a_cluster_of_three() {
+    let nodes = RedisServer::start_cluster().await;
+    let database = Database::migrated().await;
+    for node in &nodes {
+        let mut settings = tests::settings(&database.url(), &node.url());
+        for limit in ["LIMIT_PHONE", "LIMIT_ADDRESS", "LIMIT_RANGE", "LIMIT_TOTAL"] {
+            // As by default.
+            settings.push((limit.into(), String::new()));
+        }
+        settings.push(("REDIS_CLUSTER".into(), "true".into()));
+        let env: shared::config::Env = settings.into_iter().collect();
+        let signup = signup::Signup::from_env(&env).await.unwrap();
+        let verify = verify::Verify::from_env(&env).unwrap();
+        tokio::join!(signup.connect(), verify.connect());
+        let post = |path: &str, body: &serde_json::Value| {
+            let event = event_from(HERE, path, &body.to_string());
+            lambda_http::request::from_str(&event.to_string()).unwrap()
+        };
+        let phone = fresh_phone();
+        let ask = json!({"name": "Ada", "phone_number": phone});
+        assert_eq!(signup.handle(post("/signup", &ask)).await.status(), 200);
+        assert_eq!(signup.handle(post("/signup", &ask)).await.status(), 429);
+        let code = messages_to(&phone).await[0][..6].to_owned();
+        for (otp, status) in [(wrong(&code), 401), (code, 200)] {
+            let answer = json!({"otp": otp, "phone_number": phone});
+            let response = verify.handle(post("/verify", &answer)).await;
+            assert_eq!(response.status(), status);
+        }
+        assert_eq!(signup.handle(post("/signup", &ask)).await.status(), 409);
+    }
+    // All of it is in one slot, so on one node.
+    let mut used = 0;
+    for node in &nodes {
+        let keys: usize = node.run(&["DBSIZE"]).await;
+        used += usize::from(keys > 0);
+    }
+    assert_eq!(used, 1);
 }

@@ -1,6 +1,7 @@
 //! The black-box suite: one module per theme, each test a claim about behaviour.
 #![allow(
     clippy::expect_used,
+    clippy::large_futures,
     clippy::panic,
     clippy::unwrap_used,
     reason = "a test stops at the first surprise"
