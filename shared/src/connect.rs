@@ -105,9 +105,10 @@ pub struct Redis {
     timeout: Duration,
 }
 
+#[expect(clippy::large_enum_variant, reason = "a process has one")]
 enum RedisClient {
     Server(redis::Client),
-    Cluster(Box<ClusterClient>),
+    Cluster(ClusterClient),
 }
 
 #[derive(Clone)]
@@ -138,7 +139,7 @@ impl Redis {
                     let unbounded = nodes
                         .connection_timeout(UNBOUNDED)
                         .response_timeout(UNBOUNDED);
-                    RedisClient::Cluster(Box::new(unbounded.build()?))
+                    RedisClient::Cluster(unbounded.build()?)
                 } else {
                     RedisClient::Server(redis::Client::open(info)?)
                 })

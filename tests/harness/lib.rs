@@ -20,6 +20,7 @@ mod provider;
 mod proxy;
 mod redis_server;
 mod service;
+mod tls;
 
 use std::{net::TcpListener, time::Duration};
 
@@ -34,6 +35,7 @@ pub use provider::{Behaviour, Provider};
 pub use proxy::Proxy;
 pub use redis_server::RedisServer;
 pub use service::{Service, event, event_from, settings, wrong};
+pub use tls::{Authority, TlsProxy};
 
 /// A pepper of the right length.
 pub const PEPPER: &str = "tests-only-pepper-of-32-bytes-00";

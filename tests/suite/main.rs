@@ -15,4 +15,5 @@ mod migrations;
 mod outages;
 mod provider;
 mod start;
+mod tls;
 mod wire;
