@@ -6,14 +6,14 @@ use lambda_http::{
 };
 use serde::{Deserialize, Serialize};
 use shared::{
-    api::{self, BadRequest, Failure},
+    api::{self, BadRequest, Failure, Success},
     challenge::{Asker, ChallengeId, Issue, Issuer, Limited},
     config::{self, Deadlines, Env},
     connect::{Postgres, Redis, StoreError},
     otp::{Length, OtpCode},
     phone::{self, PhoneNumber},
     sms::{SendError, Sms},
-    telemetry,
+    telemetry::{self, Count, Report},
     users::{InvalidName, Name, Users},
 };
 use std::time::Duration;
@@ -96,9 +96,11 @@ impl Signup {
 
     /// Answers one request. It never fails: what goes wrong is an answer too.
     pub async fn handle(&self, request: Request) -> Response<Body> {
-        api::answer(async {
+        api::answer(&request, async |report| {
             match (request.method(), api::path(&request)) {
-                (&Method::POST, "/signup") => Ok(self.sign_up(&request).await?),
+                (&Method::POST, "/signup") => {
+                    Ok(self.sign_up(&request, report.on("/signup")).await?)
+                }
                 (_, "/signup") => Err(Failure::method_not_allowed("POST")),
                 _ => Err(Failure::not_found()),
             }
@@ -106,7 +108,7 @@ impl Signup {
         .await
     }
 
-    async fn sign_up(&self, request: &Request) -> Result<Response<Body>, Error> {
+    async fn sign_up(&self, request: &Request, report: &mut Report) -> Result<Success, Error> {
         let deadline = Instant::now() + self.deadlines.request;
         let fields: SignupRequest = api::read_json(request)?;
         if fields.name.is_empty() || fields.phone_number.is_empty() {
@@ -114,32 +116,32 @@ impl Signup {
         }
         let name = Name::parse(&fields.name)?;
         let phone = self.phones.parse(&fields.phone_number)?;
+        report.about(&phone);
         self.served.check(&phone)?;
         let asker = Asker {
             phone: &phone,
             address: &api::client_address(request),
         };
 
-        if self.users.is_registered(&phone, deadline).await? {
+        let is_registered = self.users.is_registered(&phone, deadline);
+        if report.postgres(is_registered).await? {
             // Otherwise it would cost nothing to find out which numbers are registered.
-            let limited = self.challenges.probe(asker.address, deadline).await?;
+            let probe = self.challenges.probe(asker.address, deadline);
+            let limited = report.redis(probe).await?;
             return Err(limited.map_or(Error::UserExists, Error::Limited));
         }
         let id = ChallengeId::generate();
         let code = OtpCode::generate(self.code_length);
-        let issue = self
-            .challenges
-            .issue(&id, &asker, &name, &code, deadline)
-            .await?;
-        match issue {
+        let issue = self.challenges.issue(&id, &asker, &name, &code, deadline);
+        match report.redis(issue).await? {
             Issue::Issued {
                 low_range,
                 low_country,
-            } => warn_of_pumping(&phone, low_range, low_country),
+            } => warn_of_pumping(&phone, low_range, low_country, report),
             Issue::Limited(limited) => return Err(Error::Limited(limited)),
             Issue::Pumped { retry_after } => return Err(Error::Pumped { retry_after }),
         }
-        self.send(&id, &asker, &code, deadline).await?;
+        self.send(&id, &asker, &code, deadline, report).await?;
         Ok(self.sent(&id))
     }
 
@@ -150,16 +152,24 @@ impl Signup {
         asker: &Asker<'_>,
         code: &OtpCode,
         deadline: Instant,
+        report: &mut Report,
     ) -> Result<(), Error> {
-        match self.sms.send(asker.phone, code, deadline).await {
-            Ok(()) => Ok(()),
+        let send = Box::pin(self.sms.send(asker.phone, code, deadline));
+        match report.provider(send).await {
+            Ok(()) => {
+                report.count(Count::CodeSent);
+                Ok(())
+            }
             Err(unknown @ SendError::Unknown(_)) => {
+                report.count(Count::CodeSent);
+                report.count(Count::UnknownSend);
                 let cause = telemetry::chain(&unknown);
                 tracing::error!(cause, phone = %asker.phone, "counted as sent");
                 Ok(())
             }
             Err(refused @ SendError::Refused(_)) => {
-                if let Err(error) = self.challenges.revoke(id, asker, deadline).await {
+                let revoke = self.challenges.revoke(id, asker, deadline);
+                if let Err(error) = report.redis(revoke).await {
                     // Nobody has the code, so what stays is a challenge that nobody can answer.
                     let cause = telemetry::chain(&error);
                     tracing::error!(cause, phone = %asker.phone, "challenge not taken back");
@@ -169,9 +179,9 @@ impl Signup {
         }
     }
 
-    fn sent(&self, id: &ChallengeId) -> Response<Body> {
-        api::json(
-            StatusCode::OK,
+    fn sent(&self, id: &ChallengeId) -> Success {
+        Success::new(
+            "sent",
             &Sent {
                 success: true,
                 message: "OTP sent successfully",
@@ -183,7 +193,13 @@ impl Signup {
     }
 }
 
-fn warn_of_pumping(phone: &PhoneNumber, low_range: bool, low_country: bool) {
+fn warn_of_pumping(phone: &PhoneNumber, low_range: bool, low_country: bool, report: &mut Report) {
+    if low_range {
+        report.count(Count::LowRange);
+    }
+    if low_country {
+        report.count(Count::LowCountry);
+    }
     if low_range || low_country {
         tracing::error!(
             range = low_range.then(|| phone.masked()),
@@ -225,7 +241,7 @@ impl From<Error> for Failure {
                 "unsupported_phone_number",
             ),
             Error::Limited(limited) => Self::limited(&limited),
-            Error::Pumped { retry_after } => Self::rate_limited(retry_after),
+            Error::Pumped { retry_after } => Self::rate_limited("pumping", retry_after),
             Error::UserExists => Self::new(
                 StatusCode::CONFLICT,
                 "User already exists with the given phone number",
