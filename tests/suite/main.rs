@@ -9,6 +9,7 @@
 mod codes;
 mod contract;
 mod events;
+mod logs;
 mod migrations;
 mod outages;
 mod provider;
