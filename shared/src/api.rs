@@ -1,7 +1,7 @@
 //! The HTTP edge: strict JSON in, the contract's envelope out.
 //!
 //! What an outcome means to a client is decided by the function it belongs to, as a [`Failure`];
-//! this module only knows how a failure looks, and logs it once if the fault is ours.
+//! this module only knows how a failure looks, and writes the one line that every answer gets.
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 
@@ -19,7 +19,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     challenge::{ClientAddress, Limited},
     connect::StoreError,
-    telemetry,
+    telemetry::{self, Ending, Report},
 };
 
 /// The largest body that is read, in bytes.
@@ -35,13 +35,31 @@ pub enum BadRequest {
     Malformed(String),
 }
 
+/// An answer that is a success.
+#[derive(Debug)]
+pub struct Success {
+    outcome: &'static str,
+    response: Response<Body>,
+}
+
+impl Success {
+    /// `outcome` is the stable word for what was done, for the log and the metrics.
+    pub fn new(outcome: &'static str, body: &impl Serialize) -> Self {
+        Self {
+            outcome,
+            response: json(StatusCode::OK, body),
+        }
+    }
+}
+
 /// An answer that is not a success: `{"error", "code", …}`.
 #[derive(Debug)]
 pub struct Failure {
     status: StatusCode,
     body: FailureBody,
     allow: Option<&'static str>,
-    cause: Option<String>,
+    limit: Option<&'static str>,
+    cause: Option<Box<str>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -49,9 +67,9 @@ struct FailureBody {
     error: &'static str,
     code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<String>,
+    detail: Option<Box<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    retry_after: Option<u64>,
+    retry_after: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     attempts_remaining: Option<u32>,
 }
@@ -69,6 +87,7 @@ impl Failure {
                 attempts_remaining: None,
             },
             allow: None,
+            limit: None,
             cause: None,
         }
     }
@@ -87,16 +106,18 @@ impl Failure {
 
     /// A limit is reached.
     pub fn limited(limited: &Limited) -> Self {
-        Self::rate_limited(limited.retry_after)
+        Self::rate_limited(limited.kind.as_str(), limited.retry_after)
     }
 
-    /// Too much was asked for; it can be asked for again after `wait`.
-    pub fn rate_limited(wait: Duration) -> Self {
+    /// Too much was asked for; it can be asked for again after `wait`. `limit` is the word of the
+    /// limit for the log and the metrics.
+    pub fn rate_limited(limit: &'static str, wait: Duration) -> Self {
         Self::new(
             StatusCode::TOO_MANY_REQUESTS,
             "Too many requests",
             "rate_limited",
         )
+        .limited_by(limit)
         .retry_after(wait)
     }
 
@@ -132,7 +153,7 @@ impl Failure {
             wait.as_millis()
                 .div_ceil(1000)
                 .try_into()
-                .unwrap_or(u64::MAX),
+                .unwrap_or(u32::MAX),
         );
         self
     }
@@ -143,10 +164,17 @@ impl Failure {
         self
     }
 
+    /// The word of the limit that is reached, for the log and the metrics.
+    #[must_use]
+    pub fn limited_by(mut self, limit: &'static str) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
     /// What is told to the log and never to the client.
     #[must_use]
     pub fn caused_by(mut self, cause: &(dyn std::error::Error + 'static)) -> Self {
-        self.cause = Some(telemetry::chain(cause));
+        self.cause = Some(telemetry::chain(cause).into());
         self
     }
 }
@@ -158,7 +186,7 @@ impl From<BadRequest> for Failure {
             BadRequest::Malformed(_) => (StatusCode::BAD_REQUEST, "invalid_payload"),
         };
         let mut failure = Self::new(status, "Invalid request payload", code);
-        failure.body.detail = Some(bad.to_string());
+        failure.body.detail = Some(bad.to_string().into());
         failure
     }
 }
@@ -221,7 +249,7 @@ fn describe(error: &serde_json::Error) -> String {
 }
 
 /// A JSON answer that no cache may keep.
-pub fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> {
+fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> {
     // Answers are plain structs of texts and numbers, which always have a JSON form.
     let text = serde_json::to_string(body).unwrap_or_default();
     let mut response = Response::new(Body::Text(text));
@@ -232,27 +260,55 @@ pub fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> {
     response
 }
 
-/// The answer of a handler, whatever happened in it: a panic costs this one answer, as a 500.
+/// The answer of a handler and the line about it, whatever happened in it: a panic costs this one
+/// answer, as a 500.
 pub async fn answer(
-    handler: impl Future<Output = Result<Response<Body>, Failure>>,
+    request: &Request,
+    handler: impl AsyncFnOnce(&mut Report) -> Result<Success, Failure>,
 ) -> Response<Body> {
-    match AssertUnwindSafe(handler).catch_unwind().await {
-        Ok(Ok(response)) => response,
-        Ok(Err(failure)) => failure.into_response(),
-        Err(_panic) => Failure::internal().into_response(),
+    let mut report = Report::begin(request.lambda_context_ref());
+    let outcome = AssertUnwindSafe(handler(&mut report)).catch_unwind().await;
+    // Where it was is told by the line of the panic itself.
+    let answered = outcome.unwrap_or_else(|_panic| Err(Failure::panicked()));
+    report.write(&match &answered {
+        Ok(success) => success.ending(),
+        Err(failure) => failure.ending(),
+    });
+    match answered {
+        Ok(success) => success.response,
+        Err(failure) => failure.into_response(),
+    }
+}
+
+impl Success {
+    fn ending(&self) -> Ending<'_> {
+        Ending {
+            status: self.response.status().as_u16(),
+            outcome: self.outcome,
+            limit: None,
+            cause: None,
+        }
     }
 }
 
 impl Failure {
-    fn into_response(self) -> Response<Body> {
-        if self.status.is_server_error() {
-            tracing::error!(
-                status = self.status.as_u16(),
-                code = self.body.code,
-                cause = self.cause,
-                "request failed"
-            );
+    fn panicked() -> Self {
+        Self {
+            cause: Some("panic".into()),
+            ..Self::internal()
         }
+    }
+
+    fn ending(&self) -> Ending<'_> {
+        Ending {
+            status: self.status.as_u16(),
+            outcome: self.body.code,
+            limit: self.limit,
+            cause: self.cause.as_deref(),
+        }
+    }
+
+    fn into_response(self) -> Response<Body> {
         let mut response = json(self.status, &self.body);
         let mut set = |name: HeaderName, value| response.headers_mut().insert(name, value);
         if let Some(seconds) = self.body.retry_after {
@@ -362,7 +418,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_costs_one_answer() {
-        let response = answer(async { panic!("as a bug would") }).await;
+        let request = Request::default();
+        let response = answer(&request, async |_| panic!("as a bug would")).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let Body::Text(body) = response.into_body() else {
             panic!("not text")

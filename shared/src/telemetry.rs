@@ -3,32 +3,39 @@
 //! No code, pepper, token or whole phone number goes through here, except the code that the `log`
 //! sender exists to show.
 
+mod report;
+
 use std::{error::Error, panic, process::ExitCode};
 
 use tracing_subscriber::{
     Layer,
-    filter::{LevelFilter, Targets, filter_fn},
+    filter::{FilterExt, LevelFilter, Targets, filter_fn},
     layer::SubscriberExt,
     util::SubscriberInitExt,
 };
 
+pub use report::{Count, Ending, Report};
+
+use crate::config::{self, Env};
+
 /// Our own crates, whose debug lines are known to hold no secret.
 const OWN: [&str; 4] = ["shared", "signup", "verify", "migrate"];
 
-/// Starts the log, at the levels of `RUST_LOG` (`warn`, `shared=debug,warn`, …). By default that is
-/// `info`, less the notices of Postgres that `migrate` would pass on.
+/// Starts the log, at the levels of `RUST_LOG` (`warn`, or `shared=debug,warn`, …). By default that
+/// is `info`, less the notices of Postgres that `migrate` would pass on. If `RUST_LOG` cannot be
+/// read, the log starts with the default, so that the error can be told.
 ///
 /// Other crates get no finer than `info` whatever `RUST_LOG` says: at `debug` and `trace` the
 /// runtime and the SDK print requests and answers, so codes and numbers.
-pub fn init() {
-    let wanted = std::env::var("RUST_LOG")
-        .ok()
-        .and_then(|directives| directives.parse::<Targets>().ok())
-        .unwrap_or_else(|| {
-            Targets::new()
-                .with_default(LevelFilter::INFO)
-                .with_target("sqlx", LevelFilter::WARN)
-        });
+pub fn init(env: &Env) -> Result<(), config::Error> {
+    let (wanted, read) = match levels(env) {
+        Ok(wanted) => (wanted, Ok(())),
+        Err(error) => (default_levels(), Err(error)),
+    };
+    // The runtime's span holds the request id, which belongs to the lines of every level.
+    let wanted = wanted.or(filter_fn(|line| {
+        line.is_span() && line.target().starts_with("lambda_runtime")
+    }));
     let harmless = filter_fn(|line| {
         *line.level() <= tracing::Level::INFO
             || OWN.contains(&line.target().split("::").next().unwrap_or_default())
@@ -47,6 +54,32 @@ pub fn init() {
         let place = panic.location().map(ToString::to_string);
         tracing::error!(place, "panic");
     }));
+    read
+}
+
+fn default_levels() -> Targets {
+    Targets::new()
+        .with_default(LevelFilter::INFO)
+        .with_target("sqlx", LevelFilter::WARN)
+}
+
+fn levels(env: &Env) -> Result<Targets, config::Error> {
+    const NAME: &str = "RUST_LOG";
+    let Some(text) = env.text(NAME) else {
+        return Ok(default_levels());
+    };
+    // A target without a level would mean all of its lines and none of any other: what a misspelt
+    // level would pass for.
+    let is_level = |text: &str| !text.is_empty() && text.parse::<LevelFilter>().is_ok();
+    let has_levels = text
+        .split(',')
+        .all(|directive| directive.rsplit('=').next().is_some_and(is_level));
+    text.parse().ok().filter(|_| has_levels).ok_or_else(|| {
+        config::Error::invalid(
+            NAME,
+            "must be a level such as warn, or a list such as shared=debug,warn",
+        )
+    })
 }
 
 /// An error with all its sources, as one line.
@@ -65,4 +98,38 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
 pub fn exit(error: &(dyn Error + 'static)) -> ExitCode {
     tracing::error!(cause = chain(error), "cannot start");
     ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_levels_and_a_misspelt_one_is_refused_by_name() {
+        for text in [
+            "",
+            "warn",
+            "DEBUG",
+            "off",
+            "shared=debug,warn",
+            "shared::sms=trace",
+        ] {
+            assert!(levels(&Env::from([("RUST_LOG", text)])).is_ok(), "{text:?}");
+        }
+        for text in [
+            "wran",
+            "shared",
+            "shared=loud",
+            "info,",
+            "=",
+            "a=b=info",
+            "info warn",
+        ] {
+            let error = levels(&Env::from([("RUST_LOG", text)])).unwrap_err();
+            assert!(
+                error.to_string().starts_with("RUST_LOG must be"),
+                "{text:?}"
+            );
+        }
+    }
 }

@@ -1,31 +1,32 @@
 //! A function as Lambda runs it: the release build as a process under the Runtime API.
+//!
+//! Whichever test starts it, when it is dropped its log is checked: no code, number or pepper, JSON
+//! objects only, and one line for every answer.
 
 use std::{
-    env,
+    env, io,
     path::PathBuf,
     process::{ExitStatus, Stdio},
-    sync::{Arc, Mutex},
+    thread,
 };
 
 use lambda_simulator::{InvocationStatus, Simulator};
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, BufReader},
     process::{Child, Command},
     sync::OnceCell,
-    task::JoinHandle,
 };
 
-use crate::{Answer, PATIENCE};
+use crate::{Answer, PATIENCE, Secrets, log::Log, until};
 
 pub struct Function {
     simulator: Simulator,
     process: Child,
     log: Log,
-    reading: [JoinHandle<()>; 2],
+    secrets: Secrets,
+    /// How many of its answers were HTTP answers.
+    answers: usize,
 }
-
-type Log = Arc<Mutex<Vec<String>>>;
 
 /// What became of one event.
 pub enum Invocation {
@@ -47,7 +48,8 @@ impl Function {
             .build()
             .await
             .unwrap();
-        let mut process = Command::new(binary(name).await)
+        let (output, input) = io::pipe().unwrap();
+        let process = Command::new(binary(name).await)
             .env_clear()
             .envs(simulator.lambda_env_vars())
             .envs([
@@ -56,28 +58,25 @@ impl Function {
             ])
             .envs(settings)
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(input.try_clone().unwrap())
+            .stderr(input)
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        let log = Log::default();
-        let reading = [
-            keep(process.stdout.take().unwrap(), &log),
-            keep(process.stderr.take().unwrap(), &log),
-        ];
         Self {
             simulator,
             process,
-            log,
-            reading,
+            log: Log::of(output),
+            secrets: Secrets::default(),
+            answers: 0,
         }
     }
 
     /// Hands it one event and waits for what becomes of it.
     pub async fn invoke(&mut self, event: &Value) -> Invocation {
+        self.secrets.learn(event);
         let id = self.simulator.enqueue_payload(event.clone()).await;
-        tokio::select! {
+        let invocation = tokio::select! {
             state = self.simulator.wait_for_invocation_complete(&id, PATIENCE) => {
                 let state = state.unwrap();
                 match state.status {
@@ -88,7 +87,18 @@ impl Function {
                 }
             }
             status = self.process.wait() => Invocation::Exited(status.unwrap()),
+        };
+        if let Invocation::Answered(payload) = &invocation {
+            self.secrets.learn(payload);
+            if payload["statusCode"].is_u64() {
+                self.answers += 1;
+                until("every answer has a line", async || {
+                    self.answer_lines().len() >= self.answers
+                })
+                .await;
+            }
         }
+        invocation
     }
 
     /// The answer to an API Gateway event.
@@ -104,26 +114,48 @@ impl Function {
     pub async fn exit(&mut self) -> ExitStatus {
         let status = tokio::time::timeout(PATIENCE, self.process.wait()).await;
         let status = status.expect("still running").unwrap();
-        for reading in &mut self.reading {
-            reading.await.unwrap();
-        }
+        self.log.read_to_end();
         status
     }
 
-    /// The lines that it wrote so far.
+    /// The lines that it wrote so far: at least all that came before the last answer.
     pub fn log(&self) -> Vec<String> {
-        self.log.lock().unwrap().clone()
+        self.log.lines()
+    }
+
+    /// The lines about its answers, oldest first.
+    pub fn answer_lines(&self) -> Vec<Value> {
+        let lines = self.log().into_iter();
+        lines
+            .filter_map(|line| serde_json::from_str(&line).ok())
+            .filter(|line: &Value| line["message"] == "answered")
+            .collect()
     }
 }
 
-fn keep(output: impl AsyncRead + Unpin + Send + 'static, log: &Log) -> JoinHandle<()> {
-    let log = Arc::clone(log);
-    let mut lines = BufReader::new(output).lines();
-    tokio::spawn(async move {
-        while let Ok(Some(line)) = lines.next_line().await {
-            log.lock().unwrap().push(line);
+impl Drop for Function {
+    fn drop(&mut self) {
+        // Writing ends with the process, and reading with writing.
+        let _ended_already = self.process.start_kill();
+        if thread::panicking() {
+            return;
         }
-    })
+        self.log.read_to_end();
+        let lines = self.log();
+        for line in &lines {
+            if let Ok(line) = serde_json::from_str::<Value>(line)
+                && line["message"] == "Generated OTP"
+            {
+                self.secrets.learn(&line);
+            }
+        }
+        let faults: Vec<String> = lines
+            .iter()
+            .filter_map(|line| self.secrets.fault_of(line))
+            .collect();
+        assert!(faults.is_empty(), "{faults:#?}");
+        assert_eq!(self.answer_lines().len(), self.answers, "{lines:#?}");
+    }
 }
 
 /// The release build of a function, made first if it is not up to date.

@@ -14,6 +14,7 @@
 mod answer;
 mod database;
 mod function;
+mod log;
 mod pgbouncer;
 mod phones;
 mod provider;
@@ -29,6 +30,7 @@ use rand::{RngExt, rand_core::UnwrapErr, rngs::SysRng};
 pub use answer::Answer;
 pub use database::Database;
 pub use function::{Function, Invocation, binary};
+pub use log::Secrets;
 pub use pgbouncer::PgBouncer;
 pub use phones::{fresh_phone, messages_to};
 pub use provider::{Behaviour, Provider};

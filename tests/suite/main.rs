@@ -11,6 +11,7 @@ mod codes;
 mod contract;
 mod events;
 mod limits;
+mod logs;
 mod migrations;
 mod outages;
 mod provider;

@@ -35,6 +35,7 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
         ("STORE_TIMEOUT_MS", "9000"),
         ("SMS_TIMEOUT_MS", "8000"),
         ("REQUEST_TIMEOUT_MS", "soon"),
+        ("RUST_LOG", "wran"),
     ];
     let bad_for_verify = [
         ("OTP_MAX_ATTEMPTS", "0"),

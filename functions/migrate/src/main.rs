@@ -8,8 +8,11 @@ use shared::{config::Env, telemetry};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    telemetry::init();
-    let database = match Database::from_env(&Env::of_process()) {
+    let env = Env::of_process();
+    if let Err(error) = telemetry::init(&env) {
+        return telemetry::exit(&error);
+    }
+    let database = match Database::from_env(&env) {
         Ok(database) => database,
         Err(error) => return telemetry::exit(&error),
     };

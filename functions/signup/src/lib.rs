@@ -8,14 +8,14 @@ use lambda_http::{
 };
 use serde::{Deserialize, Serialize};
 use shared::{
-    api::{self, BadRequest, Failure},
+    api::{self, BadRequest, Failure, Success},
     challenge::{Asker, ChallengeId, Issue, Issuer, Limited},
     config::{self, Deadlines, Env},
     connect::{Postgres, Redis, StoreError},
     otp::{Length, OtpCode},
     phone::{self, PhoneNumber},
     sms::{SendError, Sms},
-    telemetry,
+    telemetry::{self, Count, Report},
     users::{InvalidName, Name, Users},
 };
 use tokio::time::Instant;
@@ -97,9 +97,11 @@ impl Signup {
 
     /// Answers one request. It never fails: what goes wrong is an answer too.
     pub async fn handle(&self, request: Request) -> Response<Body> {
-        api::answer(async {
+        api::answer(&request, async |report| {
             match (request.method(), api::path(&request)) {
-                (&Method::POST, "/signup") => Ok(self.sign_up(&request).await?),
+                (&Method::POST, "/signup") => {
+                    Ok(self.sign_up(&request, report.on("/signup")).await?)
+                }
                 (_, "/signup") => Err(Failure::method_not_allowed("POST")),
                 _ => Err(Failure::not_found()),
             }
@@ -107,7 +109,7 @@ impl Signup {
         .await
     }
 
-    async fn sign_up(&self, request: &Request) -> Result<Response<Body>, Error> {
+    async fn sign_up(&self, request: &Request, report: &mut Report) -> Result<Success, Error> {
         let deadline = Instant::now() + self.deadlines.request;
         let fields: SignupRequest = api::read_json(request)?;
         if fields.name.is_empty() || fields.phone_number.is_empty() {
@@ -115,37 +117,55 @@ impl Signup {
         }
         let name = Name::parse(&fields.name)?;
         let phone = self.phones.parse(&fields.phone_number)?;
+        report.about(&phone);
         self.served.check(&phone)?;
         let asker = Asker {
             phone: &phone,
             address: &api::client_address(request),
         };
 
-        if self.users.is_registered(&phone, deadline).await? {
+        let is_registered = self.users.is_registered(&phone, deadline);
+        if report.postgres(is_registered).await? {
             // Otherwise it would cost nothing to find out which numbers are registered.
-            let limited = self.challenges.probe(asker.address, deadline).await?;
+            let probe = self.challenges.probe(asker.address, deadline);
+            let limited = report.redis(probe).await?;
             return Err(limited.map_or(Error::UserExists, Error::Limited));
         }
         let id = ChallengeId::generate();
         let code = OtpCode::generate(self.code_length);
-        let issue = self
-            .challenges
-            .issue(&id, &asker, &name, &code, deadline)
-            .await;
+        self.issue(&id, &asker, &name, &code, deadline, report)
+            .await?;
+        self.send(&id, &asker, &code, deadline, report).await?;
+        Ok(self.sent(&id))
+    }
+
+    /// Stores the challenge, unless a limit is reached.
+    async fn issue(
+        &self,
+        id: &ChallengeId,
+        asker: &Asker<'_>,
+        name: &Name,
+        code: &OtpCode,
+        deadline: Instant,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        let issue = self.challenges.issue(id, asker, name, code, deadline);
+        let issue = report.redis(issue).await;
         if issue.is_err() {
             // It may have been stored all the same, and nothing will be sent.
-            self.take_back(&id, &asker, deadline).await;
+            self.take_back(id, asker, deadline, report).await;
         }
         match issue? {
             Issue::Issued {
                 low_range,
                 low_country,
-            } => warn_of_pumping(&phone, low_range, low_country),
-            Issue::Limited(limited) => return Err(Error::Limited(limited)),
-            Issue::Pumped { retry_after } => return Err(Error::Pumped { retry_after }),
+            } => {
+                warn_of_pumping(asker.phone, low_range, low_country, report);
+                Ok(())
+            }
+            Issue::Limited(limited) => Err(Error::Limited(limited)),
+            Issue::Pumped { retry_after } => Err(Error::Pumped { retry_after }),
         }
-        self.send(&id, &asker, &code, deadline).await?;
-        Ok(self.sent(&id))
     }
 
     /// Sends the code. If it certainly was not sent, the challenge is taken back.
@@ -155,32 +175,46 @@ impl Signup {
         asker: &Asker<'_>,
         code: &OtpCode,
         deadline: Instant,
+        report: &mut Report,
     ) -> Result<(), Error> {
-        match self.sms.send(asker.phone, code, deadline).await {
-            Ok(()) => Ok(()),
+        let send = Box::pin(self.sms.send(asker.phone, code, deadline));
+        match report.provider(send).await {
+            Ok(()) => {
+                report.count(Count::CodeSent);
+                Ok(())
+            }
             Err(unknown @ SendError::Unknown(_)) => {
+                report.count(Count::CodeSent);
+                report.count(Count::UnknownSend);
                 let cause = telemetry::chain(&unknown);
                 tracing::error!(cause, phone = %asker.phone, "counted as sent");
                 Ok(())
             }
             Err(refused @ SendError::Refused(_)) => {
-                self.take_back(id, asker, deadline).await;
+                self.take_back(id, asker, deadline, report).await;
                 Err(Error::NotSent(refused))
             }
         }
     }
 
-    async fn take_back(&self, id: &ChallengeId, asker: &Asker<'_>, deadline: Instant) {
-        if let Err(error) = self.challenges.revoke(id, asker, deadline).await {
+    async fn take_back(
+        &self,
+        id: &ChallengeId,
+        asker: &Asker<'_>,
+        deadline: Instant,
+        report: &mut Report,
+    ) {
+        let revoke = self.challenges.revoke(id, asker, deadline);
+        if let Err(error) = report.redis(revoke).await {
             // Nobody has the code, so what stays is a challenge that nobody can answer.
             let cause = telemetry::chain(&error);
             tracing::error!(cause, phone = %asker.phone, "challenge not taken back");
         }
     }
 
-    fn sent(&self, id: &ChallengeId) -> Response<Body> {
-        api::json(
-            StatusCode::OK,
+    fn sent(&self, id: &ChallengeId) -> Success {
+        Success::new(
+            "sent",
             &Sent {
                 success: true,
                 message: "OTP sent successfully",
@@ -192,7 +226,13 @@ impl Signup {
     }
 }
 
-fn warn_of_pumping(phone: &PhoneNumber, low_range: bool, low_country: bool) {
+fn warn_of_pumping(phone: &PhoneNumber, low_range: bool, low_country: bool, report: &mut Report) {
+    if low_range {
+        report.count(Count::LowRange);
+    }
+    if low_country {
+        report.count(Count::LowCountry);
+    }
     if low_range || low_country {
         tracing::error!(
             range = low_range.then(|| phone.masked()),
@@ -234,7 +274,7 @@ impl From<Error> for Failure {
                 "unsupported_phone_number",
             ),
             Error::Limited(limited) => Self::limited(&limited),
-            Error::Pumped { retry_after } => Self::rate_limited(retry_after),
+            Error::Pumped { retry_after } => Self::rate_limited("pumping", retry_after),
             Error::UserExists => Self::new(
                 StatusCode::CONFLICT,
                 "User already exists with the given phone number",

@@ -8,8 +8,11 @@ use signup::Signup;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    telemetry::init();
-    let signup = match Signup::from_env(&Env::of_process()).await {
+    let env = Env::of_process();
+    if let Err(error) = telemetry::init(&env) {
+        return telemetry::exit(&error);
+    }
+    let signup = match Signup::from_env(&env).await {
         Ok(signup) => signup,
         Err(error) => return telemetry::exit(&error),
     };

@@ -8,12 +8,13 @@ use lambda_http::{
 };
 use serde::{Deserialize, Serialize};
 use shared::{
-    api::{self, BadRequest, Failure},
-    challenge::{Asker, Attempt, ChallengeId, Checker, Limited},
+    api::{self, BadRequest, Failure, Success},
+    challenge::{Asker, Attempt, ChallengeId, Checker, Limited, Pending},
     config::{self, Deadlines, Env},
     connect::{Postgres, Redis, StoreError},
     otp::{Length, OtpCode},
-    phone,
+    phone::{self, PhoneNumber},
+    telemetry::{Count, Report},
     users::{Registration, User, Users},
 };
 use tokio::time::Instant;
@@ -34,6 +35,14 @@ struct VerifyRequest {
     otp: String,
     phone_number: String,
     challenge_id: String,
+}
+
+/// A request that can be put to the stores.
+struct Guess {
+    phone: PhoneNumber,
+    code: OtpCode,
+    /// Which challenge is meant; `None`: whichever is pending.
+    challenge: Option<ChallengeId>,
 }
 
 #[derive(Serialize)]
@@ -90,9 +99,11 @@ impl Verify {
 
     /// Answers one request. It never fails: what goes wrong is an answer too.
     pub async fn handle(&self, request: Request) -> Response<Body> {
-        api::answer(async {
+        api::answer(&request, async |report| {
             match (request.method(), api::path(&request)) {
-                (&Method::POST, "/verify") => Ok(self.verify(&request).await?),
+                (&Method::POST, "/verify") => {
+                    Ok(self.verify(&request, report.on("/verify")).await?)
+                }
                 (_, "/verify") => Err(Failure::method_not_allowed("POST")),
                 _ => Err(Failure::not_found()),
             }
@@ -100,8 +111,34 @@ impl Verify {
         .await
     }
 
-    async fn verify(&self, request: &Request) -> Result<Response<Body>, Error> {
+    async fn verify(&self, request: &Request, report: &mut Report) -> Result<Success, Error> {
         let deadline = Instant::now() + self.deadlines.request;
+        let Guess {
+            phone,
+            code,
+            challenge,
+        } = self.read(request, report)?;
+
+        let asker = Asker {
+            phone: &phone,
+            address: &api::client_address(request),
+        };
+        let attempt = self
+            .challenges
+            .attempt(&asker, &code, challenge.as_ref(), deadline);
+        let pending = matched(report.redis(attempt).await?)?;
+        if pending.first_match {
+            report.count(Count::CodeVerified);
+        }
+        let register = self.users.register(&pending, &phone, deadline);
+        match report.postgres(register).await? {
+            Registration::Registered(user) => Ok(registered(user)),
+            Registration::ChallengeUsed => Err(Error::Expired),
+            Registration::PhoneTaken => Err(Error::UserExists),
+        }
+    }
+
+    fn read(&self, request: &Request, report: &mut Report) -> Result<Guess, Error> {
         let fields: VerifyRequest = api::read_json(request)?;
         if fields.otp.is_empty() || fields.phone_number.is_empty() {
             return Err(Error::MissingField);
@@ -110,45 +147,36 @@ impl Verify {
             return Err(Error::MissingChallengeId);
         }
         let phone = self.phones.parse(&fields.phone_number)?;
+        report.about(&phone);
         let code = OtpCode::parse(&fields.otp, self.code_length)
             .ok_or(Error::Mismatch { remaining: None })?;
-        let expected = match fields.challenge_id.as_str() {
+        let challenge = match fields.challenge_id.as_str() {
             "" => None,
             text => Some(ChallengeId::parse(text).ok_or(Error::Expired)?),
         };
-
-        let asker = Asker {
-            phone: &phone,
-            address: &api::client_address(request),
-        };
-        let attempt = self
-            .challenges
-            .attempt(&asker, &code, expected.as_ref(), deadline)
-            .await?;
-        let pending = match attempt {
-            Attempt::Matched(pending) => pending,
-            Attempt::Mismatch { remaining } => {
-                return Err(Error::Mismatch {
-                    remaining: Some(remaining),
-                });
-            }
-            Attempt::Exhausted { retry_after } => {
-                return Err(Error::TooManyAttempts { retry_after });
-            }
-            Attempt::Limited(limited) => return Err(Error::Limited(limited)),
-            Attempt::Absent => return Err(Error::Expired),
-        };
-        match self.users.register(&pending, &phone, deadline).await? {
-            Registration::Registered(user) => Ok(registered(user)),
-            Registration::ChallengeUsed => Err(Error::Expired),
-            Registration::PhoneTaken => Err(Error::UserExists),
-        }
+        Ok(Guess {
+            phone,
+            code,
+            challenge,
+        })
     }
 }
 
-fn registered(user: User) -> Response<Body> {
-    api::json(
-        StatusCode::OK,
+fn matched(attempt: Attempt) -> Result<Pending, Error> {
+    match attempt {
+        Attempt::Matched(pending) => Ok(pending),
+        Attempt::Mismatch { remaining } => Err(Error::Mismatch {
+            remaining: Some(remaining),
+        }),
+        Attempt::Exhausted { retry_after } => Err(Error::TooManyAttempts { retry_after }),
+        Attempt::Limited(limited) => Err(Error::Limited(limited)),
+        Attempt::Absent => Err(Error::Expired),
+    }
+}
+
+fn registered(user: User) -> Success {
+    Success::new(
+        "registered",
         &Registered {
             success: true,
             message: "User registered successfully",
@@ -188,6 +216,7 @@ impl From<Error> for Failure {
                 "Too many attempts",
                 "too_many_attempts",
             )
+            .limited_by("attempts")
             .retry_after(retry_after),
             Error::Limited(limited) => Self::limited(&limited),
             Error::UserExists => Self::new(

@@ -8,8 +8,11 @@ use verify::Verify;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    telemetry::init();
-    let verify = match Verify::from_env(&Env::of_process()) {
+    let env = Env::of_process();
+    if let Err(error) = telemetry::init(&env) {
+        return telemetry::exit(&error);
+    }
+    let verify = match Verify::from_env(&env) {
         Ok(verify) => verify,
         Err(error) => return telemetry::exit(&error),
     };

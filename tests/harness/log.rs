@@ -1,0 +1,134 @@
+//! What a function wrote, and what must not be in it.
+
+use std::{
+    collections::BTreeSet,
+    io::{BufRead, BufReader, PipeReader},
+    sync::{Arc, Mutex},
+    thread::{self, JoinHandle},
+};
+
+use serde_json::Value;
+
+use crate::PEPPER;
+
+/// The lines of one process, read by a thread of its own so that they can be read to their end
+/// wherever a test drops its function.
+pub(crate) struct Log {
+    lines: Arc<Mutex<Vec<String>>>,
+    reading: Option<JoinHandle<()>>,
+}
+
+/// What a log must not show: the pepper, and the codes and numbers that passed through.
+#[derive(Debug)]
+pub struct Secrets(BTreeSet<String>);
+
+impl Log {
+    pub fn of(output: PipeReader) -> Self {
+        let lines = Arc::<Mutex<Vec<String>>>::default();
+        let kept = Arc::clone(&lines);
+        let reading = thread::spawn(move || {
+            for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                kept.lock().unwrap().push(line);
+            }
+        });
+        Self {
+            lines,
+            reading: Some(reading),
+        }
+    }
+
+    /// The lines so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+
+    /// Waits for the process, which has ended, to have been read to its end.
+    pub fn read_to_end(&mut self) {
+        if let Some(reading) = self.reading.take() {
+            reading.join().unwrap();
+        }
+    }
+}
+
+impl Default for Secrets {
+    fn default() -> Self {
+        Self(BTreeSet::from([PEPPER.to_owned()]))
+    }
+}
+
+impl Secrets {
+    /// Fewer digits than these stand in a log by chance.
+    const DIGITS: usize = 6;
+
+    /// Learns the code and the number of an event's body, of an answer's, or of the `log` sender's
+    /// line.
+    pub fn learn(&mut self, value: &Value) {
+        match value {
+            Value::Object(members) => {
+                for (name, value) in members {
+                    match (name.as_str(), value) {
+                        ("otp" | "phone_number", Value::String(text)) => self.learn_text(text),
+                        ("body", Value::String(text)) => {
+                            if let Ok(body) = serde_json::from_str(text) {
+                                self.learn(&body);
+                            }
+                        }
+                        _ => self.learn(value),
+                    }
+                }
+            }
+            Value::Array(values) => values.iter().for_each(|value| self.learn(value)),
+            _ => {}
+        }
+    }
+
+    fn learn_text(&mut self, text: &str) {
+        let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+        for text in [text.trim(), &digits] {
+            if text.chars().filter(char::is_ascii_digit).count() >= Self::DIGITS {
+                self.0.insert(text.to_owned());
+            }
+        }
+    }
+
+    /// Why the log must not hold this line. Every line is one JSON object; the `log` sender's own
+    /// line is there to show a code and a number.
+    pub fn fault_of(&self, line: &str) -> Option<String> {
+        let Ok(Value::Object(_)) = serde_json::from_str(line) else {
+            return Some(format!("not one JSON object: {line:?}"));
+        };
+        let mut told: Value = serde_json::from_str(line).ok()?;
+        if told["message"] == "Generated OTP" {
+            return None;
+        }
+        forget_times_and_ids(&mut told);
+        let told = told.to_string();
+        let secret = self.0.iter().find(|secret| told.contains(*secret))?;
+        Some(format!("{secret:?} is in {line}"))
+    }
+}
+
+/// Whatever number is looked for stands in these by chance now and then. Each must be what it says,
+/// so that nothing hides in it.
+fn forget_times_and_ids(line: &mut Value) {
+    if let Some(time) = line["timestamp"].as_str() {
+        assert!(time.len() <= "2026-11-22T00:00:00.000000Z".len(), "{time}");
+        line["timestamp"] = Value::Null;
+    }
+    for id in ["requestId", "xrayTraceId"] {
+        if let Some(id) = line.pointer_mut(&format!("/span/{id}")) {
+            *id = Value::Null;
+        }
+    }
+    if let Some(time) = line.pointer_mut("/_aws/Timestamp") {
+        assert!(time.is_u64(), "{time}");
+        *time = Value::Null;
+    }
+    for time in ["latency_ms", "postgres_ms", "redis_ms", "provider_ms"] {
+        if let Some(time) = line.get_mut(time) {
+            assert!(time.as_f64().is_some_and(|time| time < 60_000.0), "{time}");
+            *time = Value::Null;
+        }
+    }
+}
