@@ -8,6 +8,7 @@
 
 mod codes;
 mod contract;
+mod conversion;
 mod events;
 mod migrations;
 mod outages;
