@@ -2,12 +2,12 @@
 
 use std::{
     cmp::{Ordering, Reverse},
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BinaryHeap, HashMap},
     time::Duration,
 };
 
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
-use shared::challenge::ChallengeId;
+use shared::{challenge::ChallengeId, phone::PhoneNumber};
 
 use crate::{
     attacker::{Attacker, Attempt},
@@ -79,6 +79,8 @@ pub struct Day<'a> {
     visitors: Vec<Visitor<'a>>,
     events: BinaryHeap<Reverse<Event>>,
     scheduled: usize,
+    /// Until when a limit refuses, of those that its attempts share.
+    used_up: HashMap<(Refusal, String), Duration>,
     outcome: Outcome,
 }
 
@@ -97,6 +99,7 @@ impl<'a> Day<'a> {
             visitors: Vec::new(),
             events: BinaryHeap::new(),
             scheduled: 0,
+            used_up: HashMap::new(),
             outcome: Outcome::default(),
         };
         for (people, midnight) in [(yesterday, Duration::ZERO), (today, DAY)] {
@@ -137,6 +140,10 @@ impl<'a> Day<'a> {
 
     async fn attack(&mut self, at: Duration, attempt: &Attempt<'_>) {
         self.outcome.attempts += 1;
+        if let Some(by) = self.still_refused(at, attempt.phone) {
+            count(&mut self.outcome.attacker_refusals, by);
+            return;
+        }
         let asked = self.service.ask(at, attempt.phone, &attempt.address).await;
         match asked {
             Asked::Sent {
@@ -147,11 +154,31 @@ impl<'a> Day<'a> {
                 self.outcome.attacker_messages += 1;
                 self.outcome.note_low(at, low_range, low_country);
             }
-            Asked::Refused { by, .. } => count(&mut self.outcome.attacker_refusals, by),
+            Asked::Refused { by, retry_after } => {
+                count(&mut self.outcome.attacker_refusals, by);
+                if let Some(key) = shared_by(by, attempt.phone) {
+                    self.used_up.insert(key, at + retry_after);
+                }
+            }
             Asked::AlreadyRegistered => {
                 count(&mut self.outcome.attacker_refusals, "registered");
             }
         }
+    }
+
+    /// The limit that is known to refuse whatever the attacker asks for now. A refusal takes nothing
+    /// and its end is exact, so Redis need not be asked: at five attempts a second that is most of
+    /// them.
+    fn still_refused(&self, at: Duration, phone: &PhoneNumber) -> Option<Refusal> {
+        if self.service.is_registered(phone) {
+            return None;
+        }
+        ["total", "country", "range"]
+            .into_iter()
+            .filter_map(|by| Some((by, *self.used_up.get(&shared_by(by, phone)?)?)))
+            .filter(|&(_, until)| at < until)
+            .max_by_key(|&(_, until)| until)
+            .map(|(by, _)| by)
     }
 
     async fn step(&mut self, event: Event) {
@@ -320,6 +347,17 @@ impl PartialEq for Event {
 }
 
 impl Eq for Event {}
+
+/// The limit that all numbers of a range or a country have together, or all there are.
+fn shared_by(limit: Refusal, phone: &PhoneNumber) -> Option<(Refusal, String)> {
+    let subject = match limit {
+        "total" => "",
+        "country" => phone.country(),
+        "range" => phone.range(),
+        _ => return None,
+    };
+    Some((limit, subject.to_owned()))
+}
 
 fn count(refusals: &mut BTreeMap<Refusal, u32>, by: Refusal) {
     *refusals.entry(by).or_default() += 1;

@@ -24,6 +24,7 @@ use std::{
     collections::HashSet,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
+    time::Instant,
 };
 
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
@@ -81,7 +82,10 @@ fn run_all(world: &World, runs: Vec<Run>) -> Vec<(Run, Outcome)> {
             let Some(run) = runs.get(place) else {
                 return done;
             };
+            let started = Instant::now();
             done.push((place, simulate(world, run)));
+            let seconds = started.elapsed().as_secs_f64();
+            eprintln!("{seconds:5.1} s  {} {}", run.attack(), run.label());
         }
     };
     let mut outcomes: Vec<_> = thread::scope(|scope| {

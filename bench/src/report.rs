@@ -22,8 +22,8 @@ pub fn results(runs: &[(Run, Outcome)]) -> String {
         writeln!(
             table,
             "| {} | {} | {} | {} | {} | {} | ${} | {} | {} |",
-            attack(run),
-            run.label,
+            run.attack(),
+            run.label(),
             share(&outcome.everybody),
             share(&outcome.behind_shared_addresses),
             share(&outcome.in_walked_ranges),
@@ -47,8 +47,8 @@ pub fn refusals(runs: &[(Run, Outcome)]) -> String {
         writeln!(
             table,
             "| {} | {} | {} | {} | {} | {} | {} |",
-            attack(run),
-            run.label,
+            run.attack(),
+            run.label(),
             thousands(outcome.attempts),
             kinds(&outcome.attacker_refusals),
             thousands(outcome.honest_messages),
@@ -58,14 +58,6 @@ pub fn refusals(runs: &[(Run, Outcome)]) -> String {
         .unwrap();
     }
     table
-}
-
-fn attack(run: &Run) -> String {
-    if run.per_second <= 0.0 {
-        "none".into()
-    } else {
-        run.per_second.to_string()
-    }
 }
 
 fn share(group: &Group) -> String {

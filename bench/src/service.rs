@@ -81,6 +81,10 @@ impl Service {
         this
     }
 
+    pub fn is_registered(&self, phone: &PhoneNumber) -> bool {
+        self.registered.contains(phone.as_e164())
+    }
+
     /// As `POST /signup` does it.
     pub async fn ask(
         &mut self,
@@ -90,7 +94,7 @@ impl Service {
     ) -> Asked {
         let deadline = Instant::now() + PATIENCE;
         self.issuer.set_clock_offset(offset(at));
-        if self.registered.contains(phone.as_e164()) {
+        if self.is_registered(phone) {
             let limited = self.issuer.probe(address, deadline).await.unwrap();
             return limited.map_or(Asked::AlreadyRegistered, Asked::from);
         }
