@@ -1,4 +1,4 @@
-.PHONY: help dev test build deploy
+.PHONY: help dev test simulate build deploy
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
@@ -8,6 +8,9 @@ dev: ## serve the endpoints on http://localhost:9000 (PORT), with stores of thei
 
 test: ## all that CI checks: formatting, lints, build, tests
 	@scripts/test.sh
+
+simulate: ## a day of honest people and an attacker: the tables of docs/abuse.md
+	@REDIS_SERVER="$$(scripts/find-tool.sh redis-server)" cargo run --release --locked --quiet -p bench --bin simulate
 
 build: ## build the functions for AWS
 	@scripts/sam.sh build

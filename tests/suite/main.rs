@@ -9,6 +9,7 @@
 
 mod codes;
 mod contract;
+mod conversion;
 mod events;
 mod limits;
 mod logs;

@@ -23,23 +23,21 @@ local function count_sent(key, now, lifetime, change)
 end
 
 -- Whether conversion is too low, and if so for how many microseconds it stays so without more sends.
+-- It also forgets what is older than the window: whoever counts has to call it.
 local function converts_too_little(key, now, lifetime, min_sent, min_percent)
   local last = newest_closed(now, lifetime)
   local first = last - intervals_of_an_hour + 1
-  local sent, verified, outdated = {}, {}, {}
+  local sent, verified = {}, {}
   local all = redis.call('HGETALL', key)
   for i = 1, #all, 2 do
     local kind, interval = all[i]:sub(1, 1), tonumber(all[i]:sub(2))
     if interval < first then
-      outdated[#outdated + 1] = all[i]
+      redis.call('HDEL', key, all[i])
     elseif kind == 's' then
       sent[interval] = tonumber(all[i + 1])
     else
       verified[interval] = tonumber(all[i + 1])
     end
-  end
-  if #outdated > 0 then
-    redis.call('HDEL', key, unpack(outdated))
   end
 
   local total_sent, total_verified = 0, 0

@@ -36,10 +36,10 @@ local index, wait = exhausted(limits, now)
 if index then
   return {'limited', tostring(index), string.format('%.0f', wait)}
 end
-local low_range, low_country
-if watch ~= 'off' then
-  low_range = converts_too_little(range, now, lifetime, min_sent, min_percent)
-  low_country = converts_too_little(country, now, lifetime, min_sent, min_percent)
+local low_range = converts_too_little(range, now, lifetime, min_sent, min_percent)
+local low_country = converts_too_little(country, now, lifetime, min_sent, min_percent)
+if watch == 'off' then
+  low_range, low_country = nil, nil
 end
 if low_range and watch == 'enforce' then
   return {'pumped', string.format('%.0f', low_range)}
