@@ -29,10 +29,10 @@ impl Run {
             _ => "none".to_owned(),
         };
         if self.ranges != ALL_RANGES {
-            text += &format!(", {} ranges", self.ranges);
+            text = format!("{text}, {} ranges", self.ranges);
         }
         if let Walk::Sequential = self.walk {
-            text += ", in order";
+            text.push_str(", in order");
         }
         text
     }
