@@ -1,0 +1,347 @@
+//! The one connection to Postgres.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_postgres::{
+    Client, NoTls, Row,
+    config::{Host, SslMode},
+    error::SqlState,
+    types::{ToSql, Type},
+};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::StoreError;
+use crate::{
+    config::{self, Env},
+    telemetry,
+};
+
+const POSTGRES: &str = "Postgres";
+
+/// How long cancelling a statement may take, after its own time is over.
+const CANCELLING: Duration = Duration::from_millis(500);
+
+/// The one connection to Postgres.
+pub struct Postgres {
+    config: tokio_postgres::Config,
+    tls: Option<MakeRustlsConnect>,
+    client: Mutex<Option<Arc<Client>>>,
+    timeout: Duration,
+}
+
+/// A statement's parameters with their types.
+pub type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
+
+impl Postgres {
+    /// Reads `DATABASE_URL`, see [`DatabaseUrl`].
+    pub fn from_env(env: &Env, timeout: Duration) -> Result<Self, config::Error> {
+        let url = DatabaseUrl::from_env(env)?;
+        let tls = url.verified_tls.then(tls_config).transpose()?;
+        let mut config = url.config;
+        config.ssl_mode(if tls.is_some() {
+            SslMode::Require
+        } else {
+            SslMode::Disable
+        });
+        Ok(Self {
+            config,
+            tls: tls.map(MakeRustlsConnect::new),
+            client: Mutex::new(None),
+            timeout,
+        })
+    }
+
+    /// Connects ahead of the first operation; a failure is logged and tried again by that one.
+    pub async fn connect(&self) {
+        let opened = timeout(self.timeout, self.client()).await;
+        if let Err(error) = opened.unwrap_or_else(|_| Err(StoreError::timed_out(POSTGRES))) {
+            tracing::warn!(error = telemetry::chain(&error), "not connected at start");
+        }
+    }
+
+    /// Runs a statement that changes nothing and returns its one row. On a connection that turns
+    /// out to be dead it is run again on a new one.
+    pub async fn read_one(
+        &self,
+        statement: &str,
+        parameters: Parameters<'_>,
+        deadline: Instant,
+    ) -> Result<Row, StoreError> {
+        self.within(deadline, async {
+            match self.run(statement, parameters).await {
+                Err(StoreError::Unavailable(..)) if self.is_disconnected().await => {
+                    self.run(statement, parameters).await
+                }
+                ran => ran,
+            }
+        })
+        .await
+    }
+
+    /// Runs a statement that changes something and returns its one row. It is sent once: when the
+    /// connection breaks after that, nobody here knows whether it was carried out.
+    pub async fn write_one(
+        &self,
+        statement: &str,
+        parameters: Parameters<'_>,
+        deadline: Instant,
+    ) -> Result<Row, StoreError> {
+        self.within(deadline, self.run(statement, parameters)).await
+    }
+
+    async fn within(
+        &self,
+        deadline: Instant,
+        operation: impl Future<Output = Result<Row, StoreError>>,
+    ) -> Result<Row, StoreError> {
+        let until = deadline.min(Instant::now() + self.timeout);
+        match timeout_at(until, operation).await {
+            Ok(ran) => ran,
+            Err(_elapsed) => {
+                self.abandon(deadline).await;
+                Err(StoreError::timed_out(POSTGRES))
+            }
+        }
+    }
+
+    /// Asks the server to cancel what it was told to do, and lets go of the connection. A statement
+    /// that waits for a lock would otherwise go on and commit after its failure was answered.
+    async fn abandon(&self, deadline: Instant) {
+        if let Some(client) = self.forget() {
+            let token = client.cancel_token();
+            let until = deadline.min(Instant::now() + CANCELLING);
+            // If it cannot be asked, nothing better can be done.
+            drop(match &self.tls {
+                Some(tls) => timeout_at(until, Box::pin(token.cancel_query(tls.clone()))).await,
+                None => timeout_at(until, Box::pin(token.cancel_query(NoTls))).await,
+            });
+        }
+    }
+
+    /// One round trip: an unnamed statement whose parameter types are known. A server that has become
+    /// a standby refuses to write; then it is tried once more on a new connection.
+    async fn run(&self, statement: &str, parameters: Parameters<'_>) -> Result<Row, StoreError> {
+        let client = self.client().await?;
+        match client.query_typed_one(statement, parameters).await {
+            Err(error) if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => {
+                self.forget();
+                let client = self.client().await?;
+                Ok(client.query_typed_one(statement, parameters).await?)
+            }
+            ran => Ok(ran?),
+        }
+    }
+
+    fn forget(&self) -> Option<Arc<Client>> {
+        // Whoever holds the lock is opening another connection already.
+        self.client.try_lock().ok().and_then(|mut slot| slot.take())
+    }
+
+    async fn client(&self) -> Result<Arc<Client>, StoreError> {
+        // A connection that was closed while the function was frozen is noticed by its own task: the
+        // first of these lets the runtime see that something happened, the second lets the task run.
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+        let mut slot = self.client.lock().await;
+        if let Some(client) = slot.as_ref().filter(|client| !client.is_closed()) {
+            return Ok(Arc::clone(client));
+        }
+        let client = match &self.tls {
+            Some(tls) => Box::pin(open(&self.config, tls.clone())).await,
+            None => Box::pin(open(&self.config, NoTls)).await,
+        }
+        .map_err(|error| match StoreError::from(error) {
+            StoreError::Fault(store, cause) | StoreError::Unavailable(store, cause) => {
+                StoreError::Unavailable(store, cause)
+            }
+        })?;
+        Ok(Arc::clone(slot.insert(Arc::new(client))))
+    }
+
+    async fn is_disconnected(&self) -> bool {
+        let slot = self.client.lock().await;
+        slot.as_ref().is_none_or(|client| client.is_closed())
+    }
+}
+
+async fn open<T>(config: &tokio_postgres::Config, tls: T) -> Result<Client, tokio_postgres::Error>
+where
+    T: tokio_postgres::tls::MakeTlsConnect<tokio_postgres::Socket>,
+    T::Stream: Send + 'static,
+{
+    let (client, connection) = config.connect(tls).await?;
+    // How the connection ended shows in the operations that needed it.
+    tokio::spawn(async { drop(connection.await) });
+    Ok(client)
+}
+
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let Some(answer) = error.as_db_error() else {
+            let is_broken = error.is_closed()
+                || std::error::Error::source(&error)
+                    .is_some_and(<dyn std::error::Error + 'static>::is::<std::io::Error>);
+            return if is_broken {
+                Self::Unavailable(POSTGRES, error.into())
+            } else {
+                Self::Fault(POSTGRES, error.into())
+            };
+        };
+        // An answer's detail can quote a row, hence code and message only.
+        let cause = format!("{} ({})", answer.message(), answer.code().code()).into();
+        match &answer.code().code()[..2] {
+            // Classes: connection, authorization, transaction state (read-only standby), rollback,
+            // resources, operator intervention, system error.
+            "08" | "25" | "28" | "40" | "53" | "57" | "58" => Self::Unavailable(POSTGRES, cause),
+            _ => Self::Fault(POSTGRES, cause),
+        }
+    }
+}
+
+/// `DATABASE_URL`, `postgres://user:password@host/name`.
+///
+/// Its `sslmode` may be `disable`, `require`, `verify-ca` or `verify-full`; the last three mean the
+/// same: chain and name of the server are verified. Without it a loopback host or a Unix socket is
+/// spoken to in plain text and every other host verified. Modes that fall back to plain text are
+/// refused.
+pub struct DatabaseUrl {
+    /// The URL without `sslmode`.
+    pub text: String,
+    pub verified_tls: bool,
+    config: tokio_postgres::Config,
+}
+
+impl DatabaseUrl {
+    pub fn from_env(env: &Env) -> Result<Self, config::Error> {
+        const NAME: &str = "DATABASE_URL";
+        let malformed =
+            || config::Error::invalid(NAME, "must be postgres://user:password@host/name");
+        let url = env.required(NAME)?;
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err(malformed());
+        }
+        let (base, query) = url.split_once('?').unwrap_or((url, ""));
+        let (modes, others): (Vec<_>, Vec<_>) = query
+            .split('&')
+            .filter(|setting| !setting.is_empty())
+            .partition(|setting| setting.starts_with("sslmode="));
+        let text = if others.is_empty() {
+            base.to_owned()
+        } else {
+            format!("{base}?{}", others.join("&"))
+        };
+        let config: tokio_postgres::Config = text.parse().map_err(|_| malformed())?;
+        let verified_tls = match modes.last().map(|mode| &mode["sslmode=".len()..]) {
+            None => {
+                let is_loopback = IpAddr::is_loopback;
+                !(config.get_hosts().iter().all(is_local)
+                    && config.get_hostaddrs().iter().all(is_loopback))
+            }
+            Some("disable") => false,
+            Some("require" | "verify-ca" | "verify-full") => true,
+            Some(_) => {
+                return Err(config::Error::invalid(
+                    NAME,
+                    "must have disable, require, verify-ca or verify-full as its sslmode",
+                ));
+            }
+        };
+        Ok(Self {
+            text,
+            verified_tls,
+            config,
+        })
+    }
+}
+
+fn is_local(host: &Host) -> bool {
+    match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => {
+            name == "localhost"
+                || name
+                    .parse()
+                    .is_ok_and(|address: IpAddr| address.is_loopback())
+        }
+    }
+}
+
+/// Verifies servers against the system's certificates, or those of `SSL_CERT_FILE`.
+fn tls_config() -> Result<ClientConfig, config::Error> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err(config::Error::invalid(
+            "SSL_CERT_FILE",
+            "holds no certificate, and neither does the system",
+        ));
+    }
+    let builder = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| config::Error::invalid("DATABASE_URL", error.to_string()))?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(url: &str) -> Result<DatabaseUrl, config::Error> {
+        DatabaseUrl::from_env(&Env::from([("DATABASE_URL", url)]))
+    }
+
+    #[test]
+    fn loopback_is_plain_and_every_other_host_verified() {
+        for (url, verified) in [
+            ("postgres://otp@localhost/otp", false),
+            ("postgres://otp@127.0.0.1:5433/otp", false),
+            ("postgres://otp@[::1]/otp", false),
+            ("postgres://otp@%2Fvar%2Frun%2Fpostgresql/otp", false),
+            ("postgresql://otp:secret@db.example.com/otp", true),
+            ("postgres://otp@10.0.0.1/otp", true),
+            ("postgres://otp@localhost,db.example.com/otp", true),
+            ("postgres://otp@localhost/otp?hostaddr=10.0.0.1", true),
+            ("postgres://otp@localhost/otp?sslmode=verify-full", true),
+            ("postgres://otp@localhost/otp?sslmode=require", true),
+            ("postgres://otp@db.example.com/otp?sslmode=disable", false),
+        ] {
+            assert_eq!(parse(url).unwrap().verified_tls, verified, "{url}");
+        }
+    }
+
+    #[test]
+    fn other_settings_of_the_url_survive() {
+        let url = parse("postgres://otp@h/otp?application_name=a&sslmode=disable&keepalives=0");
+        assert_eq!(
+            url.unwrap().text,
+            "postgres://otp@h/otp?application_name=a&keepalives=0"
+        );
+    }
+
+    #[test]
+    fn a_mode_that_falls_back_to_plain_text_is_refused() {
+        for mode in ["prefer", "allow", "", "on"] {
+            assert!(parse(&format!("postgres://otp@h/otp?sslmode={mode}")).is_err());
+        }
+    }
+
+    #[test]
+    fn a_bad_url_is_named_and_not_echoed() {
+        for url in [
+            "mysql://otp:hunter2@h/otp",
+            "host=h password=hunter2",
+            "postgres://otp:hunter2@h:x",
+        ] {
+            let error = parse(url).err().unwrap().to_string();
+            assert!(
+                error.starts_with("DATABASE_URL ") && !error.contains("hunter2"),
+                "{error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The one connection to Redis.
+
+use std::time::Duration;
+
+use redis::{
+    FromRedisValue, IntoConnectionInfo, RedisError, ScriptInvocation, ServerErrorKind,
+    aio::MultiplexedConnection, cluster::ClusterClient, cluster_async::ClusterConnection,
+};
+use rustls::crypto::aws_lc_rs;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout, timeout_at},
+};
+
+use super::StoreError;
+use crate::{
+    config::{self, Env},
+    telemetry,
+};
+
+const REDIS: &str = "Redis";
+
+/// Longer than any deadline of ours, for a client that cannot do without a timeout.
+const UNBOUNDED: Duration = Duration::from_mins(10);
+
+/// The one connection to Redis, or to a cluster of it.
+pub struct Redis {
+    client: RedisClient,
+    connection: Mutex<Option<RedisConnection>>,
+    timeout: Duration,
+}
+
+#[expect(clippy::large_enum_variant, reason = "a process has one")]
+enum RedisClient {
+    Server(redis::Client),
+    Cluster(ClusterClient),
+}
+
+#[derive(Clone)]
+enum RedisConnection {
+    Server(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl Redis {
+    /// Reads `REDIS_URL`, `redis://…`, or `rediss://…` for TLS, which verifies chain and name; and
+    /// `REDIS_CLUSTER`, `true` if that is a node, or the endpoint, of a cluster.
+    pub fn from_env(env: &Env, timeout: Duration) -> Result<Self, config::Error> {
+        const NAME: &str = "REDIS_URL";
+        let url = env.required(NAME)?;
+        if url.starts_with("rediss://") {
+            // The redis crate takes rustls's process-wide provider.
+            let _already_installed = aws_lc_rs::default_provider().install_default();
+        }
+        let is_cluster = env.flag("REDIS_CLUSTER")?;
+        let client = url
+            .into_connection_info()
+            .and_then(|info| {
+                let tcp = info.tcp_settings().clone().set_nodelay(true);
+                let info = info.set_tcp_settings(tcp.clone());
+                Ok(if is_cluster {
+                    let nodes = ClusterClient::builder([info]).tcp_settings(tcp);
+                    // Our own deadlines bound connecting and answering.
+                    let unbounded = nodes
+                        .connection_timeout(UNBOUNDED)
+                        .response_timeout(UNBOUNDED);
+                    RedisClient::Cluster(unbounded.build()?)
+                } else {
+                    RedisClient::Server(redis::Client::open(info)?)
+                })
+            })
+            .map_err(|_| config::Error::invalid(NAME, "must be redis://… or rediss://…"))?;
+        Ok(Self {
+            client,
+            connection: Mutex::new(None),
+            timeout,
+        })
+    }
+
+    /// Connects ahead of the first operation; a failure is logged and tried again by that one.
+    pub async fn connect(&self) {
+        let opened = timeout(self.timeout, self.connection()).await;
+        if let Err(error) = opened
+            .map_err(|_| StoreError::timed_out(REDIS))
+            .and_then(|connection| Ok(connection?))
+        {
+            tracing::warn!(error = telemetry::chain(&error), "not connected at start");
+        }
+    }
+
+    /// Runs a script, twice if the first connection turns out to be dead: every script of ours is
+    /// safe to repeat, see `challenge`.
+    pub async fn run<T: FromRedisValue>(
+        &self,
+        script: &ScriptInvocation<'_>,
+        deadline: Instant,
+    ) -> Result<T, StoreError> {
+        let until = deadline.min(Instant::now() + self.timeout);
+        let ran = timeout_at(until, async {
+            match self.run_once(script).await {
+                Err(error) if needs_another_connection(&error) => self.run_once(script).await,
+                ran => ran,
+            }
+        })
+        .await;
+        ran.map_or_else(
+            |_| {
+                self.forget();
+                Err(StoreError::timed_out(REDIS))
+            },
+            |ran| ran.map_err(StoreError::from),
+        )
+    }
+
+    async fn run_once<T: FromRedisValue>(
+        &self,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T, RedisError> {
+        let ran = match self.connection().await? {
+            RedisConnection::Server(mut server) => script.invoke_async(&mut server).await,
+            RedisConnection::Cluster(mut cluster) => script.invoke_async(&mut cluster).await,
+        };
+        if ran.as_ref().is_err_and(needs_another_connection) {
+            self.forget();
+        }
+        ran
+    }
+
+    async fn connection(&self) -> Result<RedisConnection, RedisError> {
+        let mut slot = self.connection.lock().await;
+        if let Some(connection) = slot.as_ref() {
+            return Ok(connection.clone());
+        }
+        let connection = Box::pin(self.client.open()).await?;
+        Ok(slot.insert(connection).clone())
+    }
+
+    fn forget(&self) {
+        // Whoever holds the lock is opening another connection already.
+        if let Ok(mut slot) = self.connection.try_lock() {
+            *slot = None;
+        }
+    }
+}
+
+impl RedisClient {
+    async fn open(&self) -> Result<RedisConnection, RedisError> {
+        Ok(match self {
+            Self::Server(client) => {
+                // Our own deadlines bound connecting and answering.
+                let unbounded = redis::AsyncConnectionConfig::new()
+                    .set_connection_timeout(None)
+                    .set_response_timeout(None);
+                let opening = client.get_multiplexed_async_connection_with_config(&unbounded);
+                RedisConnection::Server(opening.await?)
+            }
+            Self::Cluster(client) => RedisConnection::Cluster(client.get_async_connection().await?),
+        })
+    }
+}
+
+/// Whether the connection is dead, or leads to a server that has become a replica.
+fn needs_another_connection(error: &RedisError) -> bool {
+    error.is_unrecoverable_error()
+        || error.kind() == redis::ErrorKind::Server(ServerErrorKind::ReadOnly)
+}
+
+impl From<RedisError> for StoreError {
+    fn from(error: RedisError) -> Self {
+        match error.kind() {
+            redis::ErrorKind::Server(
+                ServerErrorKind::ResponseError
+                | ServerErrorKind::CrossSlot
+                | ServerErrorKind::NoPerm,
+            )
+            | redis::ErrorKind::UnexpectedReturnType => Self::Fault(REDIS, error.into()),
+            _ => Self::Unavailable(REDIS, error.into()),
+        }
+    }
+}
+
+impl StoreError {
+    /// A script's answer that its caller does not understand.
+    pub fn unreadable_answer(script: &'static str) -> Self {
+        Self::Fault(REDIS, format!("unreadable answer of {script}").into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_url_is_named_and_not_echoed() {
+        let env = Env::from([("REDIS_URL", "http://:hunter2@h")]);
+        let error = Redis::from_env(&env, Duration::ZERO)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            error.starts_with("REDIS_URL ") && !error.contains("hunter2"),
+            "{error}"
+        );
+    }
+}
