@@ -54,7 +54,7 @@ async fn start_signup(service: &Service, own: &[(&str, &str)]) -> Function {
 async fn the_pepper_comes_from_the_secret_and_not_from_the_environment() {
     let service = Service::start().await;
     let arn = secret(&json!({"OTP_PEPPER": PEPPER, "OTHER": "ignored"}).to_string()).await;
-    let another = "another pepper, of at least 32 bytes";
+    let another = "another pepper of at least 32 bytes";
     let mut signup = start_signup(&service, &[("SECRET_ARN", &arn), ("OTP_PEPPER", another)]).await;
     let phone = fresh_phone();
     let body = json!({"name": "Ada", "phone_number": phone}).to_string();
