@@ -3,7 +3,10 @@
 //! What an outcome means to a client is decided by the function it belongs to, as a [`Failure`];
 //! this module only knows how a failure looks, and writes the one line that every answer gets.
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    time::{Duration, SystemTime},
+};
 
 use futures_util::FutureExt;
 use lambda_http::{
@@ -15,6 +18,7 @@ use lambda_http::{
     request::RequestContext,
 };
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::Instant;
 
 use crate::{
     challenge::{ClientAddress, Limited},
@@ -212,6 +216,26 @@ pub fn client_address(request: &Request) -> ClientAddress {
         Some(RequestContext::ApiGatewayV2(context)) => context.http.source_ip.as_deref(),
         _ => None,
     })
+}
+
+/// When the request that begins now has to be answered: after `timeout`, or sooner if Lambda cuts it
+/// off sooner.
+pub fn deadline(request: &Request, timeout: Duration) -> Instant {
+    let cut_off = request
+        .lambda_context_ref()
+        .map(|context| context.deadline());
+    Instant::now() + time_left(timeout, cut_off, SystemTime::now())
+}
+
+/// How long an answer may take. Lambda says when it cuts off by its own clock. If that is over, or
+/// further away than any function may run, the clocks disagree and it is worth nothing.
+fn time_left(timeout: Duration, cut_off: Option<SystemTime>, now: SystemTime) -> Duration {
+    const LONGEST: Duration = Duration::from_mins(15);
+    const ANSWERING: Duration = Duration::from_millis(500);
+    cut_off
+        .and_then(|cut_off| cut_off.duration_since(now).ok())
+        .filter(|&left| left <= LONGEST)
+        .map_or(timeout, |left| timeout.min(left.saturating_sub(ANSWERING)))
 }
 
 /// Reads a body that has to be one JSON object. How strictly its fields are read is up to `T`, which
@@ -414,6 +438,27 @@ mod tests {
         let padded = |length: usize| format!("{{}}{}", " ".repeat(length - 2));
         assert!(read(padded(BODY_LIMIT)).is_ok());
         assert_eq!(read(padded(BODY_LIMIT + 1)), Err(BadRequest::TooLarge));
+    }
+
+    #[test]
+    fn an_answer_comes_before_lambda_cuts_off_whatever_the_clocks_say() {
+        const TIMEOUT: Duration = Duration::from_secs(8);
+        let now = SystemTime::UNIX_EPOCH + Duration::from_hours(500_000);
+        let left = |cut_off| time_left(TIMEOUT, cut_off, now);
+        let hour = Duration::from_hours(1);
+        assert_eq!(left(None), TIMEOUT);
+        assert_eq!(left(Some(now + Duration::from_secs(10))), TIMEOUT);
+        assert_eq!(
+            left(Some(now + Duration::from_secs(3))),
+            Duration::from_millis(2500)
+        );
+        assert_eq!(
+            left(Some(now + Duration::from_millis(100))),
+            Duration::ZERO
+        );
+        for skewed in [now - hour, now + hour, SystemTime::UNIX_EPOCH] {
+            assert_eq!(left(Some(skewed)), TIMEOUT, "{skewed:?}");
+        }
     }
 
     #[tokio::test]

@@ -128,42 +128,47 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Env {
     }
 }
 
-/// How long a request and its parts may take. Each part is shorter than the whole, because otherwise
-/// its failure could not be answered in time.
+/// How long a request and its parts may take. They nest: when each part of a request takes as long as
+/// it may, its failure is still answered in time, and a code that was not sent is still taken back.
 #[derive(Clone, Copy)]
 pub struct Deadlines {
-    /// One call to Postgres or Redis, a reconnect included.
+    /// One call to Postgres or Redis, with reconnecting and cancelling.
     pub store: Duration,
     /// The whole request, up to its answer.
     pub request: Duration,
 }
 
 impl Deadlines {
-    /// Reads `STORE_TIMEOUT_MS` (default 2000) and `REQUEST_TIMEOUT_MS` (default 8000).
+    /// Reads `STORE_TIMEOUT_MS` (default 2000) and `REQUEST_TIMEOUT_MS` (default 8000). A request
+    /// calls at least two stores, one after the other.
     pub fn from_env(env: &Env) -> Result<Self, Error> {
+        const NAME: &str = "STORE_TIMEOUT_MS";
         let request = env.milliseconds("REQUEST_TIMEOUT_MS", 8000)?;
-        Ok(Self {
-            store: Self::part(env, "STORE_TIMEOUT_MS", 2000, request)?,
-            request,
-        })
-    }
-
-    /// Reads `SMS_TIMEOUT_MS` (default 4000): one call to the SMS provider.
-    pub fn sms(self, env: &Env) -> Result<Duration, Error> {
-        Self::part(env, "SMS_TIMEOUT_MS", 4000, self.request)
-    }
-
-    fn part(
-        env: &Env,
-        name: &'static str,
-        default: u64,
-        whole: Duration,
-    ) -> Result<Duration, Error> {
-        let part = env.milliseconds(name, default)?;
-        if part >= whole {
-            return Err(Error::invalid(name, "must be below REQUEST_TIMEOUT_MS"));
+        let store = env.milliseconds(NAME, 2000)?;
+        if 2 * store > request {
+            return Err(Error::invalid(
+                NAME,
+                "must be at most half of REQUEST_TIMEOUT_MS",
+            ));
         }
-        Ok(part)
+        Ok(Self { store, request })
+    }
+
+    /// Reads `SMS_TIMEOUT_MS` (default 4000): one call to the SMS provider, which gets at least half
+    /// of it. Before it two stores are called, after it one, when the provider refuses.
+    pub fn sms(self, env: &Env) -> Result<Duration, Error> {
+        const NAME: &str = "SMS_TIMEOUT_MS";
+        let sms = env.milliseconds(NAME, 4000)?;
+        if sms >= self.request {
+            return Err(Error::invalid(NAME, "must be below REQUEST_TIMEOUT_MS"));
+        }
+        if 3 * self.store + sms / 2 > self.request {
+            return Err(Error::invalid(
+                NAME,
+                "must fit: half of it and three times STORE_TIMEOUT_MS into REQUEST_TIMEOUT_MS",
+            ));
+        }
+        Ok(sms)
     }
 }
 
@@ -205,14 +210,24 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_outlasts_the_request_is_refused() {
-        let env = Env::from([("STORE_TIMEOUT_MS", "8000")]);
-        assert_eq!(
-            Deadlines::from_env(&env).err(),
-            Some(Error::invalid(
-                "STORE_TIMEOUT_MS",
-                "must be below REQUEST_TIMEOUT_MS"
-            ))
-        );
+    fn the_longest_way_through_a_request_has_to_fit_into_it() {
+        let refused = |store, sms, request| {
+            let env = Env::from([
+                ("STORE_TIMEOUT_MS", store),
+                ("SMS_TIMEOUT_MS", sms),
+                ("REQUEST_TIMEOUT_MS", request),
+            ]);
+            let read = Deadlines::from_env(&env).and_then(|deadlines| deadlines.sms(&env));
+            match read.err()? {
+                Error::Invalid { name, .. } | Error::Missing(name) => Some(name),
+            }
+        };
+        assert_eq!(refused("", "", ""), None);
+        assert_eq!(refused("4001", "", ""), Some("STORE_TIMEOUT_MS"));
+        assert_eq!(refused("2001", "", ""), Some("SMS_TIMEOUT_MS"));
+        assert_eq!(refused("", "4002", ""), Some("SMS_TIMEOUT_MS"));
+        assert_eq!(refused("10", "8000", ""), Some("SMS_TIMEOUT_MS"));
+        assert_eq!(refused("", "", "7999"), Some("SMS_TIMEOUT_MS"));
+        assert_eq!(refused("100", "200", "400"), None);
     }
 }

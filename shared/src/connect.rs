@@ -7,7 +7,13 @@
 mod postgres;
 mod redis;
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::Instant;
 
 pub use postgres::{DatabaseUrl, Postgres};
 pub use redis::Redis;
@@ -36,5 +42,33 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 impl StoreError {
     fn timed_out(store: &'static str) -> Self {
         Self::Unavailable(store, "no answer in time".into())
+    }
+}
+
+/// When a connection was known to work for the last time.
+///
+/// Two clocks remember it: the monotonic one may stand still while the function is frozen, the other
+/// may be set.
+struct LastUse(Mutex<(Instant, SystemTime)>);
+
+impl LastUse {
+    /// A connection is idle for long after so many times its store's timeout.
+    const LONG: u32 = 5;
+
+    fn now() -> Self {
+        Self(Mutex::new((Instant::now(), SystemTime::now())))
+    }
+
+    fn is_now(&self) {
+        let now = (Instant::now(), SystemTime::now());
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+
+    /// Whether that is so long ago that the connection may have died unnoticed.
+    fn is_long_ago(&self, timeout: Duration) -> bool {
+        let (instant, time) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let long = timeout * Self::LONG;
+        // A clock that went back says nothing, so the connection is asked.
+        instant.elapsed() > long || time.elapsed().map_or(true, |passed| passed > long)
     }
 }

@@ -10,6 +10,7 @@ pub mod config;
 pub mod connect;
 pub mod otp;
 pub mod phone;
+pub mod serve;
 pub mod sms;
 pub mod telemetry;
 pub mod users;

@@ -81,7 +81,8 @@ impl Sms {
         })
     }
 
-    /// Sends `code` to `phone`, once.
+    /// Sends `code` to `phone`, once. It is not begun when there is not even the time to connect: how
+    /// it ended would remain unknown.
     pub async fn send(
         &self,
         phone: &PhoneNumber,
@@ -90,7 +91,11 @@ impl Sms {
     ) -> Result<(), SendError> {
         match &self.provider {
             Provider::Sns(sns) => {
-                let until = deadline.min(Instant::now() + self.timeout);
+                let now = Instant::now();
+                let until = deadline.min(now + self.timeout);
+                if until < now + self.timeout / 2 {
+                    return Err(SendError::Refused("no time left to send it".into()));
+                }
                 timeout_at(until, sns.publish(phone, self.text.with(code)))
                     .await
                     .unwrap_or_else(|_| Err(SendError::Unknown("no answer in time".into())))

@@ -82,6 +82,11 @@ impl Users {
         self.postgres.connect().await;
     }
 
+    /// Ends the session with Postgres.
+    pub async fn close(&self) {
+        self.postgres.close().await;
+    }
+
     /// Whether the number belongs to a user.
     pub async fn is_registered(
         &self,

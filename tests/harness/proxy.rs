@@ -1,8 +1,11 @@
-//! A TCP proxy that can cut what runs through it, and counts round trips.
+//! A TCP proxy that can cut, delay, stall and half-close what runs through it, and counts round trips.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::{
@@ -12,17 +15,50 @@ use tokio::{
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
     sync::watch,
+    time::sleep,
 };
 
 use crate::until;
 
 pub struct Proxy {
     address: String,
-    is_cut: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+}
+
+/// What happens to one flight of a client, which is all that it says before the server answers, or to
+/// the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The connection is closed, and the server has not heard the client.
+    CutRequest,
+    /// The server hears the client; the connection is closed in place of its answer.
+    CutAnswer,
+    /// The same by a reset.
+    ResetAnswer,
+    /// The server hears the client, and then that the client has nothing more to say; the client hears
+    /// that of the server, in place of an answer.
+    HalfClose,
+    /// The server does not hear the client, and nobody is told: from here on the connection is dead.
+    LoseRequest,
+    /// The server hears the client; its answer is lost, and the connection is dead.
+    LoseAnswer,
+    /// The server hears the client later, even if the client is gone by then.
+    DelayRequest(Duration),
+    DelayAnswer(Duration),
+}
+
+#[derive(Default)]
+struct Shared {
+    is_cut: AtomicBool,
     /// Connections end when it changes.
-    epoch: watch::Sender<u64>,
-    open: Arc<AtomicUsize>,
-    round_trips: Arc<AtomicUsize>,
+    ended: watch::Sender<u64>,
+    /// Connections that are open at that moment are dead from there on, and nobody is told.
+    lost: watch::Sender<u64>,
+    open: AtomicUsize,
+    round_trips: AtomicUsize,
+    /// How many flights pass before the fault.
+    fault: Mutex<Option<(usize, Fault)>>,
+    faults_met: AtomicUsize,
 }
 
 impl Proxy {
@@ -30,30 +66,26 @@ impl Proxy {
     pub async fn to(target: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
+        let target = target.to_owned();
+        let shared = Arc::<Shared>::default();
         let this = Self {
             address,
-            is_cut: Arc::default(),
-            epoch: watch::Sender::new(0),
-            open: Arc::default(),
-            round_trips: Arc::default(),
+            shared: Arc::clone(&shared),
         };
-        let target = target.to_owned();
-        let (is_cut, epoch) = (Arc::clone(&this.is_cut), this.epoch.clone());
-        let (open, round_trips) = (Arc::clone(&this.open), Arc::clone(&this.round_trips));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                if is_cut.load(Ordering::SeqCst) {
+                if shared.is_cut.load(Ordering::SeqCst) {
                     continue;
                 }
                 let Ok(server) = TcpStream::connect(&target).await else {
                     continue;
                 };
-                open.fetch_add(1, Ordering::SeqCst);
-                let (open, epoch) = (Arc::clone(&open), epoch.subscribe());
-                let round_trips = Arc::clone(&round_trips);
+                shared.open.fetch_add(1, Ordering::SeqCst);
+                let (ended, lost) = (shared.ended.subscribe(), shared.lost.subscribe());
+                let shared = Arc::clone(&shared);
                 tokio::spawn(async move {
-                    carry(client, server, epoch, &round_trips).await;
-                    open.fetch_sub(1, Ordering::SeqCst);
+                    carry(client, server, ended, lost, &shared).await;
+                    shared.open.fetch_sub(1, Ordering::SeqCst);
                 });
             }
         });
@@ -66,63 +98,178 @@ impl Proxy {
 
     /// Closes every connection and refuses new ones.
     pub async fn cut(&self) {
-        self.is_cut.store(true, Ordering::SeqCst);
+        self.shared.is_cut.store(true, Ordering::SeqCst);
         self.drop_connections().await;
+    }
+
+    /// The same, whether there is a connection or not.
+    pub fn refuse(&self) {
+        self.shared.is_cut.store(true, Ordering::SeqCst);
+        self.shared.ended.send_modify(|epoch| *epoch += 1);
     }
 
     /// Lets new connections through again.
     pub fn restore(&self) {
-        self.is_cut.store(false, Ordering::SeqCst);
+        self.shared.is_cut.store(false, Ordering::SeqCst);
     }
 
     /// Closes every connection; new ones are let through. There has to be one.
     pub async fn drop_connections(&self) {
-        assert_ne!(self.open.load(Ordering::SeqCst), 0, "nothing to close");
-        self.epoch.send_modify(|epoch| *epoch += 1);
+        assert_ne!(self.open_connections(), 0, "nothing to close");
+        self.shared.ended.send_modify(|epoch| *epoch += 1);
         until("every connection is closed", async || {
-            self.open.load(Ordering::SeqCst) == 0
+            self.open_connections() == 0
         })
         .await;
     }
 
+    /// Nothing passes any more through the connections that are open, and nobody is told; new ones are
+    /// let through.
+    pub fn lose_connections(&self) {
+        self.shared.lost.send_modify(|epoch| *epoch += 1);
+    }
+
+    pub fn open_connections(&self) -> usize {
+        self.shared.open.load(Ordering::SeqCst)
+    }
+
+    /// Lets so many flights pass, counted over all connections, and then meets one with a fault. It
+    /// takes the place of one that was asked for before.
+    pub fn after(&self, flights: usize, fault: Fault) {
+        *self.shared.fault.lock().unwrap() = Some((flights, fault));
+    }
+
+    /// Takes back a fault that was not met yet.
+    pub fn no_fault(&self) {
+        *self.shared.fault.lock().unwrap() = None;
+    }
+
+    /// How many flights have met a fault.
+    pub fn faults_met(&self) -> usize {
+        self.shared.faults_met.load(Ordering::SeqCst)
+    }
+
     /// How often a client spoke after the server had: the round trips so far.
     pub fn round_trips(&self) -> usize {
-        self.round_trips.load(Ordering::SeqCst)
+        self.shared.round_trips.load(Ordering::SeqCst)
     }
+}
+
+impl Shared {
+    /// Counts a flight, and tells what happens to it.
+    fn flight(&self) -> Option<Fault> {
+        self.round_trips.fetch_add(1, Ordering::SeqCst);
+        let mut next = self.fault.lock().unwrap();
+        match *next {
+            Some((0, fault)) => {
+                *next = None;
+                self.faults_met.fetch_add(1, Ordering::SeqCst);
+                Some(fault)
+            }
+            Some((flights, fault)) => {
+                *next = Some((flights - 1, fault));
+                None
+            }
+            None => None,
+        }
+    }
+}
+
+/// One connection, from both sides.
+struct Carried<'a> {
+    shared: &'a Shared,
+    client_spoke: AtomicBool,
+    /// What happens to the flight that is under way.
+    fault: Mutex<Option<Fault>>,
+    lost: watch::Receiver<u64>,
 }
 
 async fn carry(
     client: TcpStream,
     server: TcpStream,
-    mut epoch: watch::Receiver<u64>,
-    round_trips: &AtomicUsize,
+    mut ended: watch::Receiver<u64>,
+    lost: watch::Receiver<u64>,
+    shared: &Shared,
 ) {
     client.set_nodelay(true).unwrap();
     server.set_nodelay(true).unwrap();
+    let carried = Carried {
+        shared,
+        client_spoke: AtomicBool::new(false),
+        fault: Mutex::new(None),
+        lost,
+    };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let client_spoke = AtomicBool::new(false);
-    let up = copy(from_client, to_server, || {
-        if !client_spoke.swap(true, Ordering::SeqCst) {
-            round_trips.fetch_add(1, Ordering::SeqCst);
-        }
-    });
-    let down = copy(from_server, to_client, || {
-        client_spoke.store(false, Ordering::SeqCst);
-    });
     tokio::select! {
-        () = up => {}
-        () = down => {}
-        _ = epoch.changed() => {}
+        () = carried.requests(from_client, to_server) => {}
+        () = carried.answers(from_server, to_client) => {}
+        _ = ended.changed() => {}
     }
 }
 
-async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, spoke: impl Fn()) {
-    let mut buffer = vec![0; 16 * 1024];
-    while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        spoke();
-        if to.write_all(&buffer[..length]).await.is_err() {
-            return;
+impl Carried<'_> {
+    fn fault(&self) -> Option<Fault> {
+        *self.fault.lock().unwrap()
+    }
+
+    fn is_lost(&self) -> bool {
+        self.lost.has_changed().unwrap_or(false)
+    }
+
+    async fn requests(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+        let mut buffer = vec![0; 16 * 1024];
+        while let Ok(length @ 1..) = from.read(&mut buffer).await {
+            if !self.client_spoke.swap(true, Ordering::SeqCst) {
+                *self.fault.lock().unwrap() = self.shared.flight();
+            }
+            match self.fault() {
+                _ if self.is_lost() => continue,
+                Some(Fault::LoseRequest) => continue,
+                Some(Fault::CutRequest) => return,
+                Some(Fault::DelayRequest(time)) => sleep(time).await,
+                _ => {}
+            }
+            if to.write_all(&buffer[..length]).await.is_err() {
+                return;
+            }
+            if self.fault() == Some(Fault::HalfClose) && to.shutdown().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn answers(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+        let mut buffer = vec![0; 16 * 1024];
+        loop {
+            let read = from.read(&mut buffer).await;
+            let fault = self.fault();
+            // A dead connection does not even tell that the server has closed it.
+            if self.is_lost() || matches!(fault, Some(Fault::LoseRequest | Fault::LoseAnswer)) {
+                if matches!(read, Ok(1..)) {
+                    continue;
+                }
+                std::future::pending::<()>().await;
+            }
+            let Ok(length @ 1..) = read else { return };
+            self.client_spoke.store(false, Ordering::SeqCst);
+            match fault {
+                Some(Fault::CutAnswer) => return,
+                Some(Fault::ResetAnswer) => {
+                    // Closing a socket that does not linger is a reset.
+                    let _unset = to.as_ref().set_zero_linger();
+                    return;
+                }
+                Some(Fault::HalfClose) => {
+                    let _closed = to.shutdown().await;
+                    std::future::pending::<()>().await;
+                }
+                Some(Fault::DelayAnswer(time)) => sleep(time).await,
+                _ => {}
+            }
+            if to.write_all(&buffer[..length]).await.is_err() {
+                return;
+            }
         }
     }
 }

@@ -95,6 +95,11 @@ impl Signup {
         tokio::join!(self.users.connect(), self.challenges.connect());
     }
 
+    /// Closes what a server would miss.
+    pub async fn close(&self) {
+        self.users.close().await;
+    }
+
     /// Answers one request. It never fails: what goes wrong is an answer too.
     pub async fn handle(&self, request: Request) -> Response<Body> {
         api::answer(&request, async |report| {
@@ -110,7 +115,7 @@ impl Signup {
     }
 
     async fn sign_up(&self, request: &Request, report: &mut Report) -> Result<Success, Error> {
-        let deadline = Instant::now() + self.deadlines.request;
+        let deadline = api::deadline(request, self.deadlines.request);
         let fields: SignupRequest = api::read_json(request)?;
         if fields.name.is_empty() || fields.phone_number.is_empty() {
             return Err(Error::MissingField);
@@ -177,7 +182,9 @@ impl Signup {
         deadline: Instant,
         report: &mut Report,
     ) -> Result<(), Error> {
-        let send = Box::pin(self.sms.send(asker.phone, code, deadline));
+        // What is left then is kept for taking the challenge back.
+        let until = deadline - self.deadlines.store;
+        let send = Box::pin(self.sms.send(asker.phone, code, until));
         match report.provider(send).await {
             Ok(()) => {
                 report.count(Count::CodeSent);

@@ -1,9 +1,8 @@
 //! The Lambda function `signup`: reads its configuration, connects, serves.
 
-use std::{convert::Infallible, process::ExitCode};
+use std::process::ExitCode;
 
-use lambda_http::service_fn;
-use shared::{aws, config::Env, telemetry};
+use shared::{aws, config::Env, serve::serve, telemetry};
 use signup::Signup;
 
 #[tokio::main(flavor = "current_thread")]
@@ -20,10 +19,6 @@ async fn main() -> ExitCode {
         Ok(signup) => signup,
         Err(error) => return telemetry::exit(&error),
     };
-    signup.connect().await;
-    let handler = service_fn(async |request| Ok::<_, Infallible>(signup.handle(request).await));
-    match lambda_http::run(handler).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => telemetry::exit(error.as_ref()),
-    }
+    let handle = |request| signup.handle(request);
+    serve(signup.connect(), handle, async || signup.close().await).await
 }

@@ -17,7 +17,6 @@ use shared::{
     telemetry::{Count, Report},
     users::{Registration, User, Users},
 };
-use tokio::time::Instant;
 
 /// What a verification needs, opened once at start.
 pub struct Verify {
@@ -97,6 +96,11 @@ impl Verify {
         tokio::join!(self.users.connect(), self.challenges.connect());
     }
 
+    /// Closes what a server would miss.
+    pub async fn close(&self) {
+        self.users.close().await;
+    }
+
     /// Answers one request. It never fails: what goes wrong is an answer too.
     pub async fn handle(&self, request: Request) -> Response<Body> {
         api::answer(&request, async |report| {
@@ -112,7 +116,7 @@ impl Verify {
     }
 
     async fn verify(&self, request: &Request, report: &mut Report) -> Result<Success, Error> {
-        let deadline = Instant::now() + self.deadlines.request;
+        let deadline = api::deadline(request, self.deadlines.request);
         let Guess {
             phone,
             code,

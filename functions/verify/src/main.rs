@@ -1,9 +1,8 @@
 //! The Lambda function `verify`: reads its configuration, connects, serves.
 
-use std::{convert::Infallible, process::ExitCode};
+use std::process::ExitCode;
 
-use lambda_http::service_fn;
-use shared::{aws, config::Env, telemetry};
+use shared::{aws, config::Env, serve::serve, telemetry};
 use verify::Verify;
 
 #[tokio::main(flavor = "current_thread")]
@@ -20,10 +19,6 @@ async fn main() -> ExitCode {
         Ok(verify) => verify,
         Err(error) => return telemetry::exit(&error),
     };
-    verify.connect().await;
-    let handler = service_fn(async |request| Ok::<_, Infallible>(verify.handle(request).await));
-    match lambda_http::run(handler).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => telemetry::exit(error.as_ref()),
-    }
+    let handle = |request| verify.handle(request);
+    serve(verify.connect(), handle, async || verify.close().await).await
 }

@@ -1,10 +1,11 @@
 //! The one connection to Postgres.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use tokio::{
     sync::Mutex,
+    task::JoinHandle,
     time::{Instant, timeout, timeout_at},
 };
 use tokio_postgres::{
@@ -15,7 +16,7 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{StoreError, is_loopback};
+use super::{LastUse, StoreError, is_loopback};
 use crate::{
     aws::IamLogin,
     config::{self, Env},
@@ -24,16 +25,28 @@ use crate::{
 
 const POSTGRES: &str = "Postgres";
 
-/// How long cancelling a statement may take, after its own time is over.
-const CANCELLING: Duration = Duration::from_millis(500);
+/// The share of an operation's time, one part in so many, that is kept for cancelling its statement or
+/// for finding out that an idle connection is dead.
+const SMALL_SHARE: u32 = 4;
+
+/// How long saying goodbye may take: Lambda waits half a second at the end.
+const CLOSING: Duration = Duration::from_millis(300);
 
 /// The one connection to Postgres.
 pub struct Postgres {
     config: tokio_postgres::Config,
     tls: Option<MakeRustlsConnect>,
     iam: Option<IamLogin>,
-    client: Mutex<Option<Arc<Client>>>,
+    session: Mutex<Option<Arc<Session>>>,
     timeout: Duration,
+}
+
+/// An open connection.
+struct Session {
+    client: Client,
+    /// Carries what the client says and hears; ends with the connection.
+    carrier: JoinHandle<()>,
+    last_use: LastUse,
 }
 
 /// A statement's parameters with their types.
@@ -56,36 +69,43 @@ impl Postgres {
             config,
             tls: tls.map(MakeRustlsConnect::new),
             iam,
-            client: Mutex::new(None),
+            session: Mutex::new(None),
             timeout,
         })
     }
 
     /// Connects ahead of the first operation; a failure is logged and tried again by that one.
     pub async fn connect(&self) {
-        let opened = timeout(self.timeout, self.client()).await;
+        let opened = timeout(self.timeout, self.session()).await;
         if let Err(error) = opened.unwrap_or_else(|_| Err(StoreError::timed_out(POSTGRES))) {
             tracing::warn!(error = telemetry::chain(&error), "not connected at start");
         }
     }
 
-    /// Runs a statement that changes nothing and returns its one row. On a connection that turns
-    /// out to be dead it is run again on a new one.
+    /// Ends the session, so that the server need not find out that nobody is there any more.
+    pub async fn close(&self) {
+        if let Some(session) = self.forget().and_then(Arc::into_inner) {
+            drop(session.client);
+            // If the server does not hear it, it finds out.
+            let _unheard = timeout(CLOSING, session.carrier).await;
+        }
+    }
+
+    /// Runs a statement that changes nothing and returns its one row. If the server or the connection
+    /// fails, it is run again on a new connection.
     pub async fn read_one(
         &self,
         statement: &str,
         parameters: Parameters<'_>,
         deadline: Instant,
     ) -> Result<Row, StoreError> {
-        self.within(deadline, async {
-            match self.run(statement, parameters).await {
-                Err(StoreError::Unavailable(..)) if self.is_disconnected().await => {
-                    self.run(statement, parameters).await
-                }
-                ran => ran,
+        let until = self.until(deadline);
+        match self.run_until(until, statement, parameters).await {
+            Err(StoreError::Unavailable(..)) if Instant::now() < self.cancelling_from(until) => {
+                self.run_until(until, statement, parameters).await
             }
-        })
-        .await
+            ran => ran,
+        }
     }
 
     /// Runs a statement that changes something and returns its one row. It is sent once: when the
@@ -96,66 +116,105 @@ impl Postgres {
         parameters: Parameters<'_>,
         deadline: Instant,
     ) -> Result<Row, StoreError> {
-        self.within(deadline, self.run(statement, parameters)).await
+        self.run_until(self.until(deadline), statement, parameters)
+            .await
     }
 
-    async fn within(
+    fn until(&self, deadline: Instant) -> Instant {
+        deadline.min(Instant::now() + self.timeout)
+    }
+
+    fn cancelling_from(&self, until: Instant) -> Instant {
+        until - self.timeout / SMALL_SHARE
+    }
+
+    /// Runs a statement once. If it takes too long, the server is asked to cancel it, and what it then
+    /// says counts: a statement that waits for a lock would otherwise go on and commit after its
+    /// failure was answered.
+    async fn run_until(
         &self,
-        deadline: Instant,
-        operation: impl Future<Output = Result<Row, StoreError>>,
+        until: Instant,
+        statement: &str,
+        parameters: Parameters<'_>,
     ) -> Result<Row, StoreError> {
-        let until = deadline.min(Instant::now() + self.timeout);
-        match timeout_at(until, operation).await {
-            Ok(ran) => ran,
-            Err(_elapsed) => {
-                self.abandon(deadline).await;
-                Err(StoreError::timed_out(POSTGRES))
-            }
+        let cancelling_from = self.cancelling_from(until);
+        if cancelling_from <= Instant::now() {
+            return Err(StoreError::timed_out(POSTGRES));
         }
+        let mut running = pin!(self.run(statement, parameters));
+        if let Ok(ran) = timeout_at(cancelling_from, &mut running).await {
+            return ran;
+        }
+        // Without a session it is still connecting, and has told the server nothing.
+        let Some(session) = self.forget() else {
+            return Err(StoreError::timed_out(POSTGRES));
+        };
+        let ended = timeout_at(until, async {
+            self.cancel(&session).await;
+            running.await
+        });
+        let ended = ended.await;
+        // Nobody waits any longer for what may still come.
+        session.carrier.abort();
+        ended.unwrap_or_else(|_| Err(StoreError::timed_out(POSTGRES)))
     }
 
-    /// Asks the server to cancel what it was told to do, and lets go of the connection. A statement
-    /// that waits for a lock would otherwise go on and commit after its failure was answered.
-    async fn abandon(&self, deadline: Instant) {
-        if let Some(client) = self.forget() {
-            let token = client.cancel_token();
-            let until = deadline.min(Instant::now() + CANCELLING);
-            // If it cannot be asked, nothing better can be done.
-            drop(match &self.tls {
-                Some(tls) => timeout_at(until, Box::pin(token.cancel_query(tls.clone()))).await,
-                None => timeout_at(until, Box::pin(token.cancel_query(NoTls))).await,
-            });
-        }
+    async fn cancel(&self, session: &Session) {
+        let token = session.client.cancel_token();
+        // If the server cannot be asked, nothing better can be done.
+        drop(match &self.tls {
+            Some(tls) => Box::pin(token.cancel_query(tls.clone())).await,
+            None => Box::pin(token.cancel_query(NoTls)).await,
+        });
     }
 
     /// One round trip: an unnamed statement whose parameter types are known. A server that has become
     /// a standby refuses to write; then it is tried once more on a new connection.
     async fn run(&self, statement: &str, parameters: Parameters<'_>) -> Result<Row, StoreError> {
-        let client = self.client().await?;
-        match client.query_typed_one(statement, parameters).await {
-            Err(error) if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => {
-                self.forget();
-                let client = self.client().await?;
-                Ok(client.query_typed_one(statement, parameters).await?)
+        let mut session = self.session().await?;
+        let mut ran = session.client.query_typed_one(statement, parameters).await;
+        if ran.as_ref().is_err_and(is_from_a_standby) {
+            self.forget();
+            session = self.session().await?;
+            ran = session.client.query_typed_one(statement, parameters).await;
+        }
+        match ran.map_err(StoreError::from) {
+            Ok(row) => {
+                session.last_use.is_now();
+                Ok(row)
             }
-            ran => Ok(ran?),
+            Err(error) => {
+                // The server may be about to hang up, or be the wrong one.
+                if matches!(error, StoreError::Unavailable(..)) {
+                    self.forget();
+                }
+                Err(error)
+            }
         }
     }
 
-    fn forget(&self) -> Option<Arc<Client>> {
+    fn forget(&self) -> Option<Arc<Session>> {
         // Whoever holds the lock is opening another connection already.
-        self.client.try_lock().ok().and_then(|mut slot| slot.take())
+        self.session
+            .try_lock()
+            .ok()
+            .and_then(|mut slot| slot.take())
     }
 
-    async fn client(&self) -> Result<Arc<Client>, StoreError> {
+    /// The open connection, or a new one if that is dead.
+    async fn session(&self) -> Result<Arc<Session>, StoreError> {
         // A connection that was closed while the function was frozen is noticed by its own task: the
         // first of these lets the runtime see that something happened, the second lets the task run.
         tokio::task::yield_now().await;
         tokio::task::yield_now().await;
-        let mut slot = self.client.lock().await;
-        if let Some(client) = slot.as_ref().filter(|client| !client.is_closed()) {
-            return Ok(Arc::clone(client));
+        let mut slot = self.session.lock().await;
+        if let Some(session) = slot.as_ref() {
+            if self.is_alive(session).await {
+                return Ok(Arc::clone(session));
+            }
+            session.carrier.abort();
         }
+        *slot = None;
         let mut config = self.config.clone();
         if let Some(iam) = &self.iam {
             let password = Box::pin(iam.password()).await;
@@ -163,7 +222,7 @@ impl Postgres {
                 password.map_err(|error| StoreError::Unavailable(POSTGRES, error.into()))?,
             );
         }
-        let client = match &self.tls {
+        let session = match &self.tls {
             Some(tls) => Box::pin(open(&config, tls.clone())).await,
             None => Box::pin(open(&config, NoTls)).await,
         }
@@ -172,24 +231,40 @@ impl Postgres {
                 StoreError::Unavailable(store, cause)
             }
         })?;
-        Ok(Arc::clone(slot.insert(Arc::new(client))))
+        Ok(Arc::clone(slot.insert(Arc::new(session))))
     }
 
-    async fn is_disconnected(&self) -> bool {
-        let slot = self.client.lock().await;
-        slot.as_ref().is_none_or(|client| client.is_closed())
+    /// A connection that was idle for long may have been dropped on the way without either end being
+    /// told. It is asked before a statement is trusted to it, of which nobody would know whether it
+    /// arrived.
+    async fn is_alive(&self, session: &Session) -> bool {
+        if session.client.is_closed() {
+            return false;
+        }
+        if !session.last_use.is_long_ago(self.timeout) {
+            return true;
+        }
+        let checked = timeout(self.timeout / SMALL_SHARE, session.client.check_connection()).await;
+        checked.is_ok_and(|checked| checked.is_ok())
     }
 }
 
-async fn open<T>(config: &tokio_postgres::Config, tls: T) -> Result<Client, tokio_postgres::Error>
+async fn open<T>(config: &tokio_postgres::Config, tls: T) -> Result<Session, tokio_postgres::Error>
 where
     T: tokio_postgres::tls::MakeTlsConnect<tokio_postgres::Socket>,
     T::Stream: Send + 'static,
 {
     let (client, connection) = config.connect(tls).await?;
-    // How the connection ended shows in the operations that needed it.
-    tokio::spawn(async { drop(connection.await) });
-    Ok(client)
+    Ok(Session {
+        client,
+        // How the connection ended shows in the operations that needed it.
+        carrier: tokio::spawn(async { drop(connection.await) }),
+        last_use: LastUse::now(),
+    })
+}
+
+fn is_from_a_standby(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
 }
 
 impl From<tokio_postgres::Error> for StoreError {

@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{StoreError, is_loopback};
+use super::{LastUse, StoreError, is_loopback};
 use crate::{
     aws::IamLogin,
     config::{self, Env},
@@ -21,6 +21,9 @@ use crate::{
 };
 
 const REDIS: &str = "Redis";
+
+/// The share of a script's time, one part in so many, after which an idle connection counts as dead.
+const SMALL_SHARE: u32 = 4;
 
 /// Longer than any deadline of ours, for a client that cannot do without a timeout.
 const UNBOUNDED: Duration = Duration::from_mins(10);
@@ -31,6 +34,7 @@ pub struct Redis {
     is_cluster: bool,
     iam: Option<IamLogin>,
     connection: Mutex<Option<RedisConnection>>,
+    last_use: LastUse,
     timeout: Duration,
 }
 
@@ -60,6 +64,7 @@ impl Redis {
             iam: iam_login(env, &server)?,
             server: server.set_tcp_settings(tcp),
             connection: Mutex::new(None),
+            last_use: LastUse::now(),
             timeout,
         })
     }
@@ -83,34 +88,58 @@ impl Redis {
         deadline: Instant,
     ) -> Result<T, StoreError> {
         let until = deadline.min(Instant::now() + self.timeout);
-        let ran = timeout_at(until, async {
-            match self.run_once(script).await {
-                Err(error) if needs_another_connection(&error) => self.run_once(script).await,
-                ran => ran,
-            }
-        })
-        .await;
-        ran.map_or_else(
-            |_| {
-                self.forget();
-                Err(StoreError::timed_out(REDIS))
-            },
-            |ran| ran.map_err(StoreError::from),
-        )
+        match self.run_until(self.first_try(until), script).await {
+            Err(Failed::Dead(_)) if Instant::now() < until => self.run_until(until, script).await,
+            ran => ran,
+        }
+        .map_err(StoreError::from)
+    }
+
+    /// A connection that was idle for long may have been dropped on the way without either end being
+    /// told: then the first try must leave time for a second one.
+    fn first_try(&self, until: Instant) -> Instant {
+        if self.last_use.is_long_ago(self.timeout) {
+            until.min(Instant::now() + self.timeout / SMALL_SHARE)
+        } else {
+            until
+        }
+    }
+
+    async fn run_until<T: FromRedisValue>(
+        &self,
+        until: Instant,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T, Failed> {
+        if until <= Instant::now() {
+            return Err(Failed::Dead(StoreError::timed_out(REDIS)));
+        }
+        let ran = timeout_at(until, self.run_once(script))
+            .await
+            .unwrap_or_else(|_| Err(Failed::Dead(StoreError::timed_out(REDIS))));
+        match ran {
+            Ok(_) => self.last_use.is_now(),
+            // With the connection goes the task that would wait for what may still come.
+            Err(Failed::Dead(_)) => self.forget(),
+            Err(Failed::Answered(_)) => {}
+        }
+        ran
     }
 
     async fn run_once<T: FromRedisValue>(
         &self,
         script: &ScriptInvocation<'_>,
-    ) -> Result<T, RedisError> {
-        let ran = match self.connection().await? {
+    ) -> Result<T, Failed> {
+        let ran = match self.connection().await.map_err(not_connected)? {
             RedisConnection::Server(mut server) => script.invoke_async(&mut server).await,
             RedisConnection::Cluster(mut cluster) => script.invoke_async(&mut cluster).await,
         };
-        if ran.as_ref().is_err_and(needs_another_connection) {
-            self.forget();
-        }
-        ran
+        ran.map_err(|error| {
+            if needs_another_connection(&error) {
+                Failed::Dead(error.into())
+            } else {
+                Failed::Answered(error.into())
+            }
+        })
     }
 
     async fn connection(&self) -> Result<RedisConnection, RedisError> {
@@ -119,6 +148,7 @@ impl Redis {
             return Ok(connection.clone());
         }
         let connection = Box::pin(self.open()).await?;
+        self.last_use.is_now();
         Ok(slot.insert(connection).clone())
     }
 
@@ -163,6 +193,27 @@ impl Redis {
     }
 }
 
+/// Why a script was not carried out, or perhaps was.
+enum Failed {
+    /// The connection is dead, or leads to a server that has become a replica: another one may do.
+    Dead(StoreError),
+    /// The server, or who stands in for it, said no.
+    Answered(StoreError),
+}
+
+impl From<Failed> for StoreError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Dead(error) | Failed::Answered(error) => error,
+        }
+    }
+}
+
+/// Whatever a server says to somebody who connects, as that it has too many clients, is an outage.
+fn not_connected(error: RedisError) -> Failed {
+    Failed::Answered(StoreError::Unavailable(REDIS, error.into()))
+}
+
 /// What stands in for the password is worth one too, so it goes to no other host in plain text.
 fn iam_login(env: &Env, server: &ConnectionInfo) -> Result<Option<IamLogin>, config::Error> {
     const NAME: &str = "REDIS_IAM";
@@ -189,7 +240,10 @@ fn iam_login(env: &Env, server: &ConnectionInfo) -> Result<Option<IamLogin>, con
 /// Whether the connection is dead, or leads to a server that has become a replica.
 fn needs_another_connection(error: &RedisError) -> bool {
     error.is_unrecoverable_error()
-        || error.kind() == redis::ErrorKind::Server(ServerErrorKind::ReadOnly)
+        || matches!(
+            error.kind(),
+            redis::ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
+        )
 }
 
 impl From<RedisError> for StoreError {
