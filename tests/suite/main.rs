@@ -10,6 +10,7 @@
 mod codes;
 mod contract;
 mod conversion;
+mod edge;
 mod events;
 mod limits;
 mod logs;
