@@ -222,7 +222,7 @@ fn any_body_gets_the_same_answer_of_the_contract_in_every_kind_of_event() {
         ("OTP_MAX_ATTEMPTS", "100"),
     ];
     let service = runtime.block_on(Service::start_with(&own));
-    runner(400)
+    runner(300)
         .run(&any_body(), |body| {
             runtime.block_on(async {
                 for route in ROUTES {

@@ -37,8 +37,8 @@ const PROCESSES: usize = 32;
 const AWAY: Duration = Duration::from_secs(3);
 
 /// Limits that are reached, so that they can be seen to hold. The others have their defaults.
-const TOTAL: u64 = 40;
-const LIMIT_TOTAL: &str = "40/1s";
+const TOTAL: u64 = 10;
+const LIMIT_TOTAL: &str = "10/1s";
 
 /// Which store is restarted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
