@@ -17,7 +17,7 @@ main() {
     for target in body event; do
         seed "$target"
         # What the functions write to standard output is a line per answer.
-        "target/debug/$target" "fuzz/corpus/$target" -max_total_time="$seconds" -max_len=8192 \
+        "${CARGO_TARGET_DIR:-target}/debug/$target" "fuzz/corpus/$target" -max_total_time="$seconds" -max_len=8192 \
             -timeout=10 -artifact_prefix="fuzz/artifacts/$target/" -print_final_stats=1 "$@" \
             >/dev/null 2>"fuzz/artifacts/$target.log" || fail "$target"
         sed -n "s/^Done/$target: &/p" "fuzz/artifacts/$target.log"

@@ -125,10 +125,14 @@ fn near_object() -> impl Strategy<Value = String> {
         Just(["name", "phone_number"]),
         Just(["otp", "phone_number"])
     ];
-    let pair = (whole, fitting_text(), fitting_text())
-        .prop_map(|(names, a, b)| vec![(names[0], Value::from(a)), (names[1], Value::from(b))]);
+    let texts = vec(fitting_text(), 2..=3);
+    // The third, if there is one, is the first over again.
+    let pair = (whole, texts).prop_map(|(names, texts)| {
+        let members = texts.into_iter().map(Value::from);
+        names.into_iter().cycle().zip(members).collect()
+    });
     let members = vec((select(&NAMES[..]), value), 0..5);
-    prop_oneof![pair, members].prop_map(|members| {
+    prop_oneof![pair, members].prop_map(|members: Vec<_>| {
         let members: Vec<String> = members
             .iter()
             .map(|(name, value)| format!("{}:{value}", json!(name)))
@@ -178,6 +182,10 @@ fn any_body() -> impl Strategy<Value = Vec<u8>> {
             body.splice(from..to, put);
             body
         });
+    let disturbed_text = (select(&NAMES[..4]), disturbance()).prop_map(|(name, put)| {
+        let (before, after) = (format!("{{\"{name}\":\"A"), "a\"}");
+        [before.as_bytes(), &put, after.as_bytes()].concat()
+    });
     let nested = (
         select(vec!["[", "{\"name\":", "{\"name\":[", "[{\"otp\":"]),
         select(vec!["", "{\"name\":", "{\"x\":", "{\"otp\":\"1\",\"otp\":"]),
@@ -194,6 +202,7 @@ fn any_body() -> impl Strategy<Value = Vec<u8>> {
         8 => any_json().prop_map(|value| value.to_string().into_bytes()),
         16 => near_object().prop_map(String::into_bytes),
         16 => disturbed,
+        8 => disturbed_text,
         1 => nested,
         1 => padded,
     ]

@@ -102,7 +102,7 @@ pub async fn print(
 /// back meanwhile; all at once again whenever Redis forgets.
 fn bound(count: u64, seconds: u64, time: Duration, epochs: u64) -> u64 {
     let time = time.as_secs() + 1;
-    count * epochs + (count * time).div_ceil(seconds)
+    count * epochs + count * time / seconds
 }
 
 /// Every answer against every row and message.
