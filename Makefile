@@ -1,4 +1,4 @@
-.PHONY: help dev test simulate build deploy
+.PHONY: help dev test fuzz load simulate build deploy
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
@@ -8,6 +8,12 @@ dev: ## serve the endpoints on http://localhost:9000 (PORT), with stores of thei
 
 test: ## all that CI checks: formatting, lints, build, tests
 	@scripts/test.sh
+
+fuzz: ## an hour of libFuzzer at each target of fuzz/, or DURATION seconds
+	@scripts/fuzz.sh "$${DURATION:-3600}"
+
+load: ## 64 processes, people and attackers, a store restarted: the tables of docs/reliability.md
+	@scripts/load.sh "$${DURATION:-60}"
 
 simulate: ## a day of honest people and an attacker: the tables of docs/abuse.md
 	@REDIS_SERVER="$$(scripts/find-tool.sh redis-server)" cargo run --release --locked --quiet -p bench --bin simulate

@@ -2,8 +2,8 @@
 # Prints where a tool is; one that is missing is installed first. Only the path goes to stdout.
 #
 #   scripts/find-tool.sh postgres        the folder that holds initdb and postgres
-#   scripts/find-tool.sh redis-server    the path of the binary; so for pgbouncer, cargo-lambda,
-#                                        moto_server and sam
+#   scripts/find-tool.sh redis-server    the path of the binary; so for pgbouncer, c++,
+#                                        cargo-lambda, moto_server and sam
 #   scripts/find-tool.sh --installed …   installs nothing: fails silently when the tool is missing
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,10 +22,11 @@ main() {
         postgres) find_or_install find_postgres "Postgres" postgresql postgresql@17 ;;
         redis-server) find_or_install find_redis "Redis" redis-server redis ;;
         pgbouncer) find_or_install "command -v pgbouncer" "PgBouncer" pgbouncer pgbouncer ;;
+        c++) find_or_install "command -v c++" "A C++ compiler" g++ gcc ;;
         cargo-lambda) command -v cargo-lambda || find_in_venv cargo-lambda cargo-lambda "$cargo_lambda" ;;
         moto_server) find_in_venv moto_server "moto[server]" "$moto" ;;
         sam) command -v sam || find_in_venv sam aws-sam-cli "$sam" ;;
-        *) fail "usage: find-tool.sh [--installed] postgres|redis-server|pgbouncer|cargo-lambda|moto_server|sam" ;;
+        *) fail "usage: find-tool.sh [--installed] postgres|redis-server|pgbouncer|c++|cargo-lambda|moto_server|sam" ;;
     esac
 }
 

@@ -6,6 +6,8 @@ cd "$(dirname "$0")/.."
 main() {
     if command -v shellcheck >/dev/null; then step shellcheck --severity=warning scripts/*.sh .ci/run; fi
     step cargo fmt --all --check
+    # libFuzzer is written in C++.
+    step scripts/find-tool.sh c++
     step cargo clippy --workspace --all-targets --locked -- -D warnings
     step cargo build --release --locked -p signup -p verify -p migrate
     if sam=$(scripts/find-tool.sh --installed sam); then
@@ -18,6 +20,7 @@ main() {
     else
         in_services cargo test --workspace --locked
     fi
+    step scripts/fuzz.sh 10
 }
 
 in_services() {

@@ -12,6 +12,7 @@
 )]
 
 mod answer;
+mod contract;
 mod database;
 mod function;
 mod log;
@@ -28,6 +29,7 @@ use std::{net::TcpListener, time::Duration};
 use rand::{RngExt, rand_core::UnwrapErr, rngs::SysRng};
 
 pub use answer::Answer;
+pub use contract::Route;
 pub use database::Database;
 pub use function::{Function, Invocation, binary};
 pub use log::Secrets;

@@ -58,7 +58,12 @@ impl Provider {
 
     /// The form-encoded bodies that arrived whole, oldest first.
     pub fn requests(&self) -> Vec<String> {
-        self.requests.lock().unwrap().clone()
+        self.requests_after(0)
+    }
+
+    /// The same without the first so many.
+    pub fn requests_after(&self, seen: usize) -> Vec<String> {
+        self.requests.lock().unwrap()[seen..].to_vec()
     }
 }
 

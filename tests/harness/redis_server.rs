@@ -1,4 +1,4 @@
-//! A Redis server for one test, on a port of its own.
+//! A Redis server for one test, or one simulated day, on a port of its own.
 
 use std::{env, process::Stdio};
 

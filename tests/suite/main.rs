@@ -11,6 +11,7 @@ mod aws;
 mod codes;
 mod contract;
 mod conversion;
+mod edge;
 mod events;
 mod limits;
 mod logs;

@@ -16,7 +16,6 @@ mod countries;
 mod day;
 mod people;
 mod report;
-mod server;
 mod service;
 mod settings;
 
@@ -33,9 +32,9 @@ use attacker::Attacker;
 use countries::{Numbers, Range};
 use day::{Day, Outcome};
 use people::Person;
-use server::RedisServer;
 use service::Service;
 use settings::{RANGES_PER_COUNTRY, Run};
+use tests::RedisServer;
 
 const SEED: u64 = 20_270_101;
 
@@ -100,7 +99,6 @@ fn run_all(world: &World, runs: Vec<Run>) -> Vec<(Run, Outcome)> {
 }
 
 fn simulate(world: &World, run: &Run) -> Outcome {
-    let redis = RedisServer::start();
     let attacker = Attacker::new(
         &world.ranges,
         run.ranges,
@@ -113,6 +111,7 @@ fn simulate(world: &World, run: &Run) -> Outcome {
         .build()
         .unwrap();
     runtime.block_on(async {
+        let redis = RedisServer::start().await;
         let service = Service::new(&run.settings, &redis.url()).await;
         let day = Day::new(service, attacker, &world.yesterday, &world.today);
         day.run().await

@@ -1,0 +1,119 @@
+//! What was asked and answered, and whether all of it may be.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use tests::{Answer, Route};
+
+use crate::fleet::Exchange;
+
+/// What a request may take: the functions' own deadline, and what the machine takes for handing it on.
+const IN_TIME: Duration = Duration::from_secs(9);
+
+#[derive(Default)]
+pub struct Ledger {
+    /// By function, status and `code`.
+    pub counts: BTreeMap<(&'static str, u64, String), u64>,
+    pub times: Vec<Duration>,
+    /// What must not have happened.
+    pub faults: Vec<String>,
+    /// The users that were answered: id and name by number.
+    pub registered: HashMap<String, (u64, String)>,
+    /// Challenges by id: the number that each is for, and whether its code has registered somebody.
+    pub challenges: HashMap<String, (String, bool)>,
+    /// How many codes a number was told that it was sent.
+    pub sent: HashMap<String, u64>,
+    /// The numbers whose right code was sent back, whatever came of it.
+    pub proven: HashSet<String>,
+    /// Numbers that have to be registered, because their code is used.
+    pub used: HashSet<String>,
+    /// Sign-ups that were granted to an address.
+    pub granted: HashMap<String, u64>,
+    /// Wrong codes of an address that were evaluated.
+    pub evaluated: HashMap<String, u64>,
+    /// When the store was told to stop, and when it was back.
+    pub outage: Option<(Instant, Option<Instant>)>,
+}
+
+impl Ledger {
+    /// Enters an exchange, and returns its answer if there is one.
+    pub fn enter(
+        &mut self,
+        route: Route,
+        body: &[u8],
+        address: &str,
+        exchange: Exchange,
+    ) -> Option<Answer> {
+        let took = exchange.ended - exchange.begun;
+        self.times.push(took);
+        let is_excused = self.is_excused(&exchange);
+        let Some(answer) = exchange.answer else {
+            self.count(route, 0, "no answer");
+            self.faults
+                .push(format!("{route:?}: no answer after {took:?}"));
+            return None;
+        };
+        self.count(route, answer.status, answer.text("code"));
+        self.faults.extend(route.fault_of_post(body, &answer));
+        if took > IN_TIME {
+            self.faults.push(format!("{took:?} for {answer:?}"));
+        }
+        if answer.status == 503 && !is_excused {
+            let since = self
+                .outage
+                .and_then(|(_, back)| Some(exchange.begun - back?));
+            self.faults
+                .push(format!("{since:?} after the outage: {answer:?}"));
+        }
+        match (answer.status, answer.text("code")) {
+            (200, _) if route == Route::Signup => {
+                *self.granted.entry(address.to_owned()).or_default() += 1;
+            }
+            (401, "otp_mismatch") => {
+                *self.evaluated.entry(address.to_owned()).or_default() += 1;
+            }
+            _ => {}
+        }
+        Some(answer)
+    }
+
+    fn count(&mut self, route: Route, status: u64, code: &str) {
+        let key = (route.path(), status, code.to_owned());
+        *self.counts.entry(key).or_default() += 1;
+    }
+
+    /// Whether the request and the outage were at the same time.
+    fn is_excused(&self, exchange: &Exchange) -> bool {
+        self.outage.is_some_and(|(down, back)| {
+            exchange.ended >= down && back.is_none_or(|back| exchange.begun <= back)
+        })
+    }
+
+    /// A code was sent to this number.
+    pub fn was_sent(&mut self, phone: &str, challenge: &str) {
+        *self.sent.entry(phone.to_owned()).or_default() += 1;
+        let known = self
+            .challenges
+            .insert(challenge.to_owned(), (phone.to_owned(), false));
+        if known.is_some() {
+            self.faults.push(format!("the challenge {challenge} twice"));
+        }
+    }
+
+    /// This challenge's code registered somebody.
+    pub fn was_registered(&mut self, challenge: &str, answer: &Answer) {
+        let user = &answer.body["data"];
+        let phone = user["phone_number"].as_str().unwrap_or_default().to_owned();
+        let name = user["name"].as_str().unwrap_or_default().to_owned();
+        let id = user["id"].as_u64().unwrap_or_default();
+        match self.challenges.get_mut(challenge) {
+            Some((of, registered @ false)) if *of == phone => *registered = true,
+            known => self.faults.push(format!("{known:?} registered {answer:?}")),
+        }
+        if let Some(before) = self.registered.insert(phone, (id, name)) {
+            self.faults.push(format!("{before:?} again: {answer:?}"));
+        }
+    }
+}

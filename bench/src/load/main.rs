@@ -1,0 +1,150 @@
+//! Hammers both functions, 64 processes of them, with honest and hostile people for a minute, and restarts a
+//! store in the middle. Then everything is compared: what was answered, what was sent, what is stored.
+//! Ends with an error if anything is not as it must be, and prints the tables of `docs/reliability.md`.
+//!
+//!     load [SECONDS]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a measurement stops at the first surprise, and prints what it found"
+)]
+
+mod fleet;
+mod ledger;
+mod people;
+mod postgres;
+mod verdict;
+mod world;
+
+use std::{
+    pin::Pin,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use fleet::Fleet;
+use futures_util::future::join_all;
+use postgres::PostgresServer;
+use shared::config::Env;
+use tests::{Behaviour, PEPPER, Provider, RedisServer, Route};
+use world::World;
+
+/// Processes of each function.
+const PROCESSES: usize = 32;
+/// How long the restarted store is away.
+const AWAY: Duration = Duration::from_secs(3);
+
+/// Limits that are reached, so that they can be seen to hold. The others have their defaults.
+const TOTAL: u64 = 10;
+const LIMIT_TOTAL: &str = "10/1s";
+
+/// Which store is restarted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Store {
+    Postgres,
+    Redis,
+}
+
+/// The stores and what the provider was given.
+struct Stores {
+    postgres: PostgresServer,
+    redis: RedisServer,
+}
+
+fn main() -> ExitCode {
+    let seconds = std::env::args()
+        .nth(1)
+        .map_or(60, |text| text.parse().unwrap());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let mut is_well = true;
+    for (seed, store) in [(1, Store::Postgres), (2, Store::Redis)] {
+        is_well &= runtime.block_on(run(seed, store, Duration::from_secs(seconds)));
+    }
+    if is_well {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+async fn run(seed: u64, store: Store, length: Duration) -> bool {
+    let mut stores = Stores {
+        postgres: PostgresServer::start().await,
+        redis: RedisServer::start().await,
+    };
+    let (database_url, redis_url) = (stores.postgres.url(), stores.redis.url());
+    let schema = Env::from([("DATABASE_URL", database_url.as_str())]);
+    let schema = migrate::Database::from_env(&schema).unwrap();
+    schema.run(migrate::Command::Up).await.unwrap();
+
+    let provider = Provider::start(Behaviour::Accept).await;
+    let endpoint = provider.url();
+    let settings = [
+        ("DATABASE_URL", database_url.as_str()),
+        ("REDIS_URL", &redis_url),
+        ("OTP_PEPPER", PEPPER),
+        ("ALLOWED_COUNTRIES", "DE"),
+        ("SMS_PROVIDER", "sns"),
+        ("AWS_ENDPOINT_URL_SNS", &endpoint),
+        ("LIMIT_TOTAL", LIMIT_TOTAL),
+        ("PUMPING", "off"),
+    ];
+    let logs = tempfile::tempdir().unwrap();
+    let signup = Fleet::start(Route::Signup, PROCESSES, &settings, logs.path()).await;
+    let verify = Fleet::start(Route::Verify, PROCESSES, &settings, logs.path()).await;
+    let begun = Instant::now();
+    let world = World::new(signup, verify, provider, seed, begun + length);
+
+    tokio::join!(
+        join_all(crowd(&world)),
+        interrupt(&world, store, &mut stores, length / 2)
+    );
+    verdict::print(&world, store, &stores, begun.elapsed(), logs.path()).await
+}
+
+/// Everybody who comes.
+fn crowd(world: &World) -> Vec<Pin<Box<dyn Future<Output = ()> + '_>>> {
+    let mut crowd: Vec<Pin<Box<dyn Future<Output = ()>>>> = Vec::new();
+    for _ in 0..48 {
+        crowd.push(Box::pin(people::honest(world)));
+    }
+    for _ in 0..8 {
+        crowd.push(Box::pin(people::impatient(world)));
+        crowd.push(Box::pin(people::guesser(world)));
+        crowd.push(Box::pin(people::vandal(world)));
+    }
+    for _ in 0..4 {
+        crowd.push(Box::pin(people::sprayer(world, verdict::SPRAYER)));
+        crowd.push(Box::pin(people::flooder(world, verdict::FLOODER)));
+        crowd.push(Box::pin(people::doubler(world)));
+    }
+    crowd
+}
+
+/// Restarts a store in the middle of it all.
+async fn interrupt(world: &World, store: Store, stores: &mut Stores, after: Duration) {
+    tokio::time::sleep(after).await;
+    world.ledger().outage = Some((Instant::now(), None));
+    match store {
+        Store::Postgres => {
+            stores.postgres.stop().await;
+            tokio::time::sleep(AWAY).await;
+            stores.postgres.launch().await;
+        }
+        Store::Redis => {
+            world.redis_forgets();
+            stores.redis.stop().await;
+            tokio::time::sleep(AWAY).await;
+            stores.redis.restart().await;
+        }
+    }
+    let back = Instant::now();
+    if let Some((_, is_back)) = &mut world.ledger().outage {
+        *is_back = Some(back);
+    }
+}

@@ -1,0 +1,237 @@
+//! Who comes: honest people, and those who try what must not work. Each checks what they are told.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use futures_util::future::join_all;
+use serde_json::json;
+use tests::{Answer, Route, wrong};
+
+use crate::world::World;
+
+/// A code that was sent to a number.
+pub struct Sent {
+    phone: String,
+    challenge: String,
+    code: String,
+    /// How often Redis had been emptied by then.
+    epoch: usize,
+}
+
+/// Signs up, now and then mistypes the code once, gets in, and tries what no longer works.
+pub async fn honest(world: &World) {
+    while world.goes_on() {
+        let (phone, address) = (world.phone(), world.address());
+        let Some(sent) = signed_up(world, &phone, &address).await else {
+            continue;
+        };
+        if world.chance(5) {
+            let mistyped = wrong(&sent.code);
+            let answer = world.verify(&phone, &mistyped, &address, &sent.challenge);
+            world.expect(&answer.await, &["otp_mismatch"], sent.epoch);
+        }
+        if get_in(world, &sent, &address).await {
+            let again = world.verify(&phone, &sent.code, &address, &sent.challenge);
+            world.expect(&again.await, &["otp_expired"], sent.epoch);
+            let again = world.sign_up(&phone, &address).await;
+            world.expect(&again, &["user_exists"], sent.epoch);
+        }
+    }
+}
+
+/// Sends the right code eight times at once.
+pub async fn impatient(world: &World) {
+    while world.goes_on() {
+        let (phone, address) = (world.phone(), world.address());
+        let Some(sent) = signed_up(world, &phone, &address).await else {
+            continue;
+        };
+        world.ledger().proven.insert(phone.clone());
+        let tries = (0..8).map(|_| world.verify(&phone, &sent.code, &address, &sent.challenge));
+        let answers = join_all(tries).await;
+        for answer in answers.iter().flatten() {
+            if answer.status == 200 {
+                world.ledger().was_registered(&sent.challenge, answer);
+            }
+        }
+        let others = answers.iter().filter(|a| is_not(a, 200));
+        others.for_each(|answer| world.expect(answer, &["otp_expired"], sent.epoch));
+        // Where nobody was told that they are in, one who asks again is, or has been all along.
+        get_in(world, &sent, &address).await;
+    }
+}
+
+/// Guesses at one number from many addresses, twelve times at once, then knows the code.
+pub async fn guesser(world: &World) {
+    while world.goes_on() {
+        let phone = world.phone();
+        let Some(sent) = signed_up(world, &phone, &world.address()).await else {
+            continue;
+        };
+        let addresses: Vec<String> = (0..12).map(|_| world.address()).collect();
+        let other = wrong(&sent.code);
+        let guesses = addresses
+            .iter()
+            .map(|address| world.verify(&phone, &other, address, ""));
+        let answers = join_all(guesses).await;
+        let told: Vec<u64> = answers
+            .iter()
+            .flatten()
+            .filter_map(|answer| answer.body["attempts_remaining"].as_u64())
+            .collect();
+        let different: BTreeSet<u64> = told.iter().copied().collect();
+        if different.len() != told.len() || told.len() > 5 {
+            world.fault(format!("attempts remaining: {told:?}"));
+        }
+        for answer in answers.iter().filter(|answer| is_not(answer, 401)) {
+            world.expect(answer, &["too_many_attempts"], sent.epoch);
+        }
+        if told.len() == 5 {
+            let address = world.address();
+            let right = world.verify(&phone, &sent.code, &address, &sent.challenge);
+            world.expect(&right.await, &["too_many_attempts"], sent.epoch);
+        }
+    }
+}
+
+/// Sends one wrong code to each of many numbers, from one address.
+pub async fn sprayer(world: &World, address: &str) {
+    while world.goes_on() {
+        let phone = world.phone();
+        let Some(sent) = signed_up(world, &phone, &world.address()).await else {
+            continue;
+        };
+        let answer = world.verify(&phone, &wrong(&sent.code), address, "").await;
+        world.expect(&answer, &["otp_mismatch", "rate_limited"], sent.epoch);
+    }
+}
+
+/// Asks for codes for ever new numbers, from one address.
+pub async fn flooder(world: &World, address: &str) {
+    while world.goes_on() {
+        let phone = world.phone();
+        let answer = world.sign_up(&phone, address).await;
+        if is_not(&answer, 200) {
+            world.expect(&answer, &["rate_limited"], world.epoch());
+        }
+        rest(&answer).await;
+    }
+}
+
+/// Asks ten times at once for a code for one number, from many addresses.
+pub async fn doubler(world: &World) {
+    while world.goes_on() {
+        let (phone, epoch) = (world.phone(), world.epoch());
+        let addresses: Vec<String> = (0..10).map(|_| world.address()).collect();
+        let asked = addresses
+            .iter()
+            .map(|address| world.sign_up(&phone, address));
+        let answers = join_all(asked).await;
+        let sent = answers.iter().filter(|answer| !is_not(answer, 200)).count();
+        if sent > 1 + world.epoch() - epoch {
+            world.fault(format!("{sent} codes at once for one number"));
+        }
+        for answer in answers.iter().filter(|answer| is_not(answer, 200)) {
+            world.expect(answer, &["rate_limited"], epoch);
+        }
+        rest(&answers[0]).await;
+    }
+}
+
+/// Sends what is no request.
+pub async fn vandal(world: &World) {
+    let bodies = [
+        String::new(),
+        "null".to_owned(),
+        "[\"Ada\", \"+4915112345678\"]".to_owned(),
+        "{\"name\":\"Ada\",\"name\":\"Eve\",\"phone_number\":\"+4915112345678\"}".to_owned(),
+        "{\"otp\":123456,\"phone_number\":\"+4915112345678\"}".to_owned(),
+        "{\"otp\":\"123456\",\"phone_number\":\"+4915112345678\",\"verified\":true}".to_owned(),
+        "{\"name\":\"Ada\",\"phone_number\":\"+4915112345678\"} {}".to_owned(),
+        format!("{{\"name\":{}", "[".repeat(50_000)),
+        "\u{feff}{}".to_owned(),
+        "{\"name\":\"Ada\\u0000\",\"phone_number\":\"+4915112345678\"}".to_owned(),
+        "{\"otp\":\"１２３４５６\",\"phone_number\":\"+4915112345678\"}".to_owned(),
+        json!({"name": "a".repeat(104_856), "phone_number": "+4915112345678"}).to_string(),
+    ];
+    while world.goes_on() {
+        for (body, route) in bodies
+            .iter()
+            .flat_map(|body| [(body, Route::Signup), (body, Route::Verify)])
+        {
+            let answer = world.post(route, &world.address(), body).await;
+            if answer.is_some_and(|answer| answer.status < 400 || answer.status >= 500) {
+                world.fault(format!("{route:?} took {}", &body[..body.len().min(80)]));
+            }
+        }
+    }
+}
+
+/// Asks until a code is sent, or the time is over.
+async fn signed_up(world: &World, phone: &str, address: &str) -> Option<Sent> {
+    while world.goes_on() {
+        let epoch = world.epoch();
+        let answer = world.sign_up(phone, address).await;
+        if !is_not(&answer, 200) {
+            let challenge = answer?.text("challenge_id").to_owned();
+            let Some(code) = world.code_for(phone) else {
+                world.fault(format!("no message for {challenge}"));
+                return None;
+            };
+            return Some(Sent {
+                phone: phone.to_owned(),
+                challenge,
+                code,
+                epoch,
+            });
+        }
+        world.expect(&answer, &["rate_limited"], epoch);
+        rest(&answer).await;
+    }
+    None
+}
+
+/// Sends the right code until it is decided, also when the time is over: a code that was sent is not
+/// lost with an outage of Postgres. Whether the number is registered with it.
+async fn get_in(world: &World, sent: &Sent, address: &str) -> bool {
+    world.ledger().proven.insert(sent.phone.clone());
+    loop {
+        let answer = world.verify(&sent.phone, &sent.code, address, &sent.challenge);
+        let answer = answer.await;
+        match answer
+            .as_ref()
+            .map(|answer| (answer.status, answer.text("code")))
+        {
+            Some((200, _)) => {
+                let answer = answer.unwrap();
+                world.ledger().was_registered(&sent.challenge, &answer);
+                return true;
+            }
+            Some((503, _)) => rest(&answer).await,
+            // Redis has forgotten the code.
+            _ if world.epoch() > sent.epoch => return false,
+            // An answer was lost, but not what it told of.
+            Some((401, "otp_expired")) => {
+                world.ledger().used.insert(sent.phone.clone());
+                return true;
+            }
+            other => {
+                world.fault(format!("the right code got {other:?}"));
+                return false;
+            }
+        }
+    }
+}
+
+fn is_not(answer: &Option<Answer>, status: u64) -> bool {
+    answer.as_ref().is_none_or(|answer| answer.status != status)
+}
+
+/// Nobody here has the patience that `Retry-After` asks for.
+async fn rest(answer: &Option<Answer>) {
+    let pause = match answer.as_ref().map(|answer| answer.status) {
+        Some(429) => Duration::from_millis(50),
+        Some(503) => Duration::from_millis(250),
+        _ => return,
+    };
+    tokio::time::sleep(pause).await;
+}

@@ -1,0 +1,25 @@
+//! Any bytes as the body of a POST, at both functions.
+#![no_main]
+
+use fuzz::{Functions, Route};
+use lambda_http::{Body, Request, RequestExt, http::Method};
+use libfuzzer_sys::fuzz_target;
+
+thread_local! {
+    static FUNCTIONS: Functions = Functions::start();
+}
+
+fuzz_target!(|body: &[u8]| {
+    for route in [Route::Signup, Route::Verify] {
+        let answer = FUNCTIONS.with(|functions| functions.answer(route, post(route, body)));
+        if let Some(fault) = route.fault_of_post(body, &answer) {
+            panic!("{route:?}: {fault}");
+        }
+    }
+});
+
+fn post(route: Route, body: &[u8]) -> Request {
+    let mut request = Request::new(Body::Binary(body.to_vec())).with_raw_http_path(route.path());
+    *request.method_mut() = Method::POST;
+    request
+}

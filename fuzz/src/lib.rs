@@ -1,0 +1,55 @@
+//! Both functions as the fuzzer calls them: whole, but over stores that refuse to be connected to.
+//! What can be read is therefore answered 503, and all else as it always is.
+#![allow(clippy::unwrap_used, reason = "the fuzzer stops at the first surprise")]
+
+#[path = "../../tests/harness/answer.rs"]
+mod answer;
+#[path = "../../tests/harness/contract.rs"]
+mod contract;
+
+use lambda_http::Request;
+use shared::config::Env;
+use signup::Signup;
+use tokio::runtime::{self, Runtime};
+use verify::Verify;
+
+pub use answer::Answer;
+pub use contract::Route;
+
+pub struct Functions {
+    runtime: Runtime,
+    signup: Signup,
+    verify: Verify,
+}
+
+impl Functions {
+    pub fn start() -> Self {
+        let env = Env::from([
+            // Nobody listens on port 1.
+            ("DATABASE_URL", "postgres://otp@127.0.0.1:1/otp"),
+            ("REDIS_URL", "redis://127.0.0.1:1"),
+            ("OTP_PEPPER", "fuzzing-only-pepper-of-32-bytes-0"),
+            ("ALLOWED_COUNTRIES", "*"),
+            ("SMS_PROVIDER", "log"),
+            ("OTP_LOCAL", "1"),
+        ]);
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        Self {
+            signup: runtime.block_on(Signup::from_env(&env)).unwrap(),
+            verify: Verify::from_env(&env).unwrap(),
+            runtime,
+        }
+    }
+
+    pub fn answer(&self, route: Route, request: Request) -> Answer {
+        Answer::of_handler(self.runtime.block_on(async {
+            match route {
+                Route::Signup => self.signup.handle(request).await,
+                Route::Verify => self.verify.handle(request).await,
+            }
+        }))
+    }
+}

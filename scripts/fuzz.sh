@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Lets libFuzzer look for a body or an event that gets an answer outside of the contract. What it finds
+# is left in fuzz/artifacts, and what it learns in fuzz/corpus, where the next run goes on.
+#
+#   scripts/fuzz.sh SECONDS [LIBFUZZER OPTION]…    for so long at each target
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+main() {
+    local seconds=$1 target
+    shift
+    scripts/find-tool.sh c++ >/dev/null
+    # All of the workspace is chosen, and two of its binaries built: so the features of every crate, and
+    # with them what is compiled already, are those of the tests.
+    RUSTC_WORKSPACE_WRAPPER=$PWD/scripts/instrumented-rustc.sh \
+        cargo build --workspace --locked --quiet --bin body --bin event
+    for target in body event; do
+        seed "$target"
+        # What the functions write to standard output is a line per answer.
+        "${CARGO_TARGET_DIR:-target}/debug/$target" "fuzz/corpus/$target" -max_total_time="$seconds" -max_len=8192 \
+            -timeout=10 -artifact_prefix="fuzz/artifacts/$target/" -print_final_stats=1 "$@" \
+            >/dev/null 2>"fuzz/artifacts/$target.log" || fail "$target"
+        sed -n "s/^Done/$target: &/p" "fuzz/artifacts/$target.log"
+    done
+}
+
+# Every fixture is a seed: whole as an event, its body alone as a body.
+seed() { # the target
+    local fixture
+    mkdir -p "fuzz/corpus/$1" "fuzz/artifacts/$1"
+    for fixture in events/signup-*.json events/verify-*.json; do
+        if [ "$1" = event ]; then
+            cat "$fixture"
+        else
+            sed -n 's/^  "body": "\(.*\)",\{0,1\}$/\1/p' "$fixture" | sed 's/\\\(.\)/\1/g'
+        fi >"fuzz/corpus/$1/$(basename "$fixture" .json)"
+    done
+}
+
+fail() {
+    tail -n 40 "fuzz/artifacts/$1.log" >&2
+    printf 'The target %s found something: see fuzz/artifacts.\n' "$1" >&2
+    exit 1
+}
+
+main "$@"

@@ -1,0 +1,214 @@
+//! What an answer may be, whoever asks for whatever: the contract's table of failures, read as a
+//! check. `fuzz/` compiles this file, too.
+
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::Value;
+use shared::api::BODY_LIMIT;
+
+use crate::Answer;
+
+/// A function, by what it serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    Signup,
+    Verify,
+}
+
+/// Status, `error` and `code` of a failure.
+type Row = (u64, &'static str, &'static str);
+
+const ANYWHERE: [Row; 7] = [
+    (400, "Invalid request payload", "invalid_payload"),
+    (413, "Invalid request payload", "payload_too_large"),
+    (400, "Invalid phone number", "invalid_phone_number"),
+    (429, "Too many requests", "rate_limited"),
+    (404, "Not found", "not_found"),
+    (405, "Method not allowed", "method_not_allowed"),
+    (
+        409,
+        "User already exists with the given phone number",
+        "user_exists",
+    ),
+];
+
+const AT_SIGNUP: [Row; 5] = [
+    (400, "Name and phone number are required", "missing_field"),
+    (400, "Invalid name", "invalid_name"),
+    (
+        403,
+        "Phone numbers of this kind are not supported",
+        "unsupported_phone_number",
+    ),
+    (502, "Failed to send OTP", "sms_failed"),
+    (503, "Failed to store user data", "unavailable"),
+];
+
+const AT_VERIFY: [Row; 5] = [
+    (400, "OTP and phone number are required", "missing_field"),
+    (401, "Invalid or expired OTP", "otp_expired"),
+    (401, "Invalid OTP", "otp_mismatch"),
+    (429, "Too many attempts", "too_many_attempts"),
+    (503, "Failed to register user", "unavailable"),
+];
+
+impl Route {
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Signup => "/signup",
+            Self::Verify => "/verify",
+        }
+    }
+
+    fn rows(self) -> &'static [Row] {
+        match self {
+            Self::Signup => &AT_SIGNUP,
+            Self::Verify => &AT_VERIFY,
+        }
+    }
+
+    fn message(self) -> &'static str {
+        match self {
+            Self::Signup => "OTP sent successfully",
+            Self::Verify => "User registered successfully",
+        }
+    }
+
+    fn members(self) -> &'static [&'static str] {
+        match self {
+            Self::Signup => &["name", "phone_number"],
+            Self::Verify => &["otp", "phone_number", "challenge_id"],
+        }
+    }
+
+    /// What of the answer is against the contract, if anything is. A fault of ours, 500, is: the
+    /// contract has it, and nothing that a client or a store does may bring it about.
+    pub fn fault_of(self, answer: &Answer) -> Option<String> {
+        let fault = |what: &str| Some(format!("{what}: {answer:?}"));
+        let is = |name: &str, value| answer.headers.get(name).map(String::as_str) == Some(value);
+        if !is("content-type", "application/json") || !is("cache-control", "no-store") {
+            return fault("headers");
+        }
+        if answer.status == 200 {
+            let told = &answer.body;
+            return if told["success"] == true && told["message"] == self.message() {
+                None
+            } else {
+                fault("a success of another route")
+            };
+        }
+        if !ANYWHERE
+            .iter()
+            .chain(self.rows())
+            .any(|row| *row == answer.failure())
+        {
+            return fault("not a row of the contract");
+        }
+        let is_extra = |member: &str| match member {
+            "error" | "code" => true,
+            "detail" => matches!(answer.status, 400 | 413),
+            "retry_after" => matches!(answer.status, 429 | 503),
+            "attempts_remaining" => answer.status == 401,
+            _ => false,
+        };
+        let mut members = answer.body.as_object().into_iter().flatten();
+        if !members.all(|(member, _)| is_extra(member)) {
+            return fault("a member that has no place there");
+        }
+        if !is_harmless(answer.text("detail")) {
+            return fault("a detail that is not one of ours");
+        }
+        let seconds = answer.headers.get("retry-after");
+        let is_told =
+            seconds.is_some_and(|text| text.parse().ok() == answer.body["retry_after"].as_u64());
+        if matches!(answer.status, 429 | 503) != is_told {
+            return fault("Retry-After");
+        }
+        if (answer.status == 405) != is("allow", "POST") {
+            return fault("Allow");
+        }
+        None
+    }
+
+    /// The same for the answer to a POST of this body, which must be refused as unreadable when it
+    /// is, and only then.
+    pub fn fault_of_post(self, body: &[u8], answer: &Answer) -> Option<String> {
+        let expected = if body.len() > BODY_LIMIT {
+            Some("payload_too_large")
+        } else if self.reads(body) {
+            None
+        } else {
+            Some("invalid_payload")
+        };
+        let told = Some(answer.text("code"))
+            .filter(|code| matches!(*code, "payload_too_large" | "invalid_payload"));
+        if told != expected {
+            return Some(format!("{expected:?} was due: {answer:?}"));
+        }
+        self.fault_of(answer)
+    }
+
+    /// Whether a body is one JSON object of texts, each of a name that the route knows, none twice.
+    /// It is found out in another way than by the functions, which fill a struct.
+    fn reads(self, body: &[u8]) -> bool {
+        let Ok(Members(members)) = serde_json::from_slice(body) else {
+            return false;
+        };
+        let mut known = self.members().to_vec();
+        members.iter().all(|(name, value)| {
+            let place = known.iter().position(|known| known == name);
+            place.map(|place| known.swap_remove(place)).is_some() && value.is_string()
+        })
+    }
+}
+
+/// A detail says what and where, and nothing that came from the client.
+fn is_harmless(detail: &str) -> bool {
+    let kinds = [
+        "unknown field",
+        "duplicate field",
+        "value of the wrong type",
+        "unexpected end",
+        "malformed JSON",
+    ];
+    let place = |text: &str| {
+        let (line, column) = text.strip_prefix(" at line ")?.split_once(" column ")?;
+        line.parse::<usize>().ok().zip(column.parse::<usize>().ok())
+    };
+    let fixed = format!("the body is larger than {BODY_LIMIT} bytes");
+    ["", "the body is not a JSON object", &fixed].contains(&detail)
+        || kinds
+            .iter()
+            .any(|kind| detail.strip_prefix(kind).and_then(place).is_some())
+}
+
+/// The members of an object as they came, also those that came twice.
+struct Members(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfObjects;
+
+        impl<'de> Visitor<'de> for OfObjects {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = object.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(OfObjects)
+    }
+}
