@@ -452,10 +452,7 @@ mod tests {
             left(Some(now + Duration::from_secs(3))),
             Duration::from_millis(2500)
         );
-        assert_eq!(
-            left(Some(now + Duration::from_millis(100))),
-            Duration::ZERO
-        );
+        assert_eq!(left(Some(now + Duration::from_millis(100))), Duration::ZERO);
         for skewed in [now - hour, now + hour, SystemTime::UNIX_EPOCH] {
             assert_eq!(left(Some(skewed)), TIMEOUT, "{skewed:?}");
         }

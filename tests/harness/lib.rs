@@ -29,12 +29,12 @@ use rand::{RngExt, rand_core::UnwrapErr, rngs::SysRng};
 
 pub use answer::Answer;
 pub use database::Database;
-pub use function::{Function, Invocation, binary};
+pub use function::{Function, Invocation, Sandbox, binary};
 pub use log::Secrets;
 pub use pgbouncer::PgBouncer;
 pub use phones::{fresh_phone, messages_to};
 pub use provider::{Behaviour, Provider};
-pub use proxy::Proxy;
+pub use proxy::{Fault, Proxy};
 pub use redis_server::RedisServer;
 pub use service::{Service, event, event_from, settings, wrong};
 pub use tls::{Authority, TlsProxy};

@@ -11,6 +11,7 @@ mod codes;
 mod contract;
 mod conversion;
 mod events;
+mod faults;
 mod limits;
 mod logs;
 mod migrations;

@@ -232,7 +232,11 @@ impl Postgres {
         if !session.last_use.is_long_ago(self.timeout) {
             return true;
         }
-        let checked = timeout(self.timeout / SMALL_SHARE, session.client.check_connection()).await;
+        let checked = timeout(
+            self.timeout / SMALL_SHARE,
+            session.client.check_connection(),
+        )
+        .await;
         checked.is_ok_and(|checked| checked.is_ok())
     }
 }
