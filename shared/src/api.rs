@@ -100,7 +100,7 @@ impl Failure {
     pub fn store(error: &StoreError, text: &'static str) -> Self {
         const OUTAGE: Duration = Duration::from_secs(5);
         match error {
-            StoreError::Unavailable(..) => {
+            StoreError::Unavailable(..) | StoreError::Refused(..) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, text, "unavailable").retry_after(OUTAGE)
             }
             StoreError::Fault(..) => Self::internal(),

@@ -57,6 +57,8 @@ struct Shared {
     keeps_ends_back: AtomicBool,
     open: AtomicUsize,
     round_trips: AtomicUsize,
+    /// Flights that are under way for longer than they should be.
+    delayed: AtomicUsize,
     /// How many flights pass before the fault.
     fault: Mutex<Option<(usize, Fault)>>,
     faults_met: AtomicUsize,
@@ -156,6 +158,11 @@ impl Proxy {
         self.shared.faults_met.load(Ordering::SeqCst)
     }
 
+    /// Whether a flight was delayed and has not arrived yet.
+    pub fn delays(&self) -> bool {
+        self.shared.delayed.load(Ordering::SeqCst) > 0
+    }
+
     /// How often a client spoke after the server had: the round trips so far.
     pub fn round_trips(&self) -> usize {
         self.shared.round_trips.load(Ordering::SeqCst)
@@ -187,6 +194,22 @@ impl Shared {
             }
             None => None,
         }
+    }
+}
+
+/// Counts a flight for as long as it is delayed.
+struct Delayed<'a>(&'a AtomicUsize);
+
+impl<'a> Delayed<'a> {
+    fn by(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Delayed<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -252,7 +275,14 @@ impl Carried<'_> {
                 _ if self.is_lost() => continue,
                 Some(Fault::LoseRequest) => continue,
                 Some(Fault::CutRequest) => return,
-                Some(Fault::DelayRequest(time)) => sleep(time).await,
+                Some(Fault::DelayRequest(time)) => {
+                    let _delayed = Delayed::by(&self.shared.delayed);
+                    sleep(time).await;
+                    if to.write_all(&buffer[..length]).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
                 _ => {}
             }
             if to.write_all(&buffer[..length]).await.is_err() {

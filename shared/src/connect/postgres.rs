@@ -215,9 +215,9 @@ impl Postgres {
             None => Box::pin(open(&self.config, NoTls)).await,
         }
         .map_err(|error| match StoreError::from(error) {
-            StoreError::Fault(store, cause) | StoreError::Unavailable(store, cause) => {
-                StoreError::Unavailable(store, cause)
-            }
+            StoreError::Fault(store, cause)
+            | StoreError::Refused(store, cause)
+            | StoreError::Unavailable(store, cause) => StoreError::Unavailable(store, cause),
         })?;
         Ok(Arc::clone(slot.insert(Arc::new(session))))
     }

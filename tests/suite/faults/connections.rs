@@ -155,6 +155,26 @@ async fn a_redis_that_stops_answering_is_503_once_and_sends_nothing() {
     }
 }
 
+/// It was written to a connection that was left since, and taken back before it arrived.
+#[tokio::test]
+async fn a_request_that_redis_hears_too_late_takes_nothing_and_voids_no_code() {
+    let service = start(&[("LIMIT_PHONE", "2/1d")]).await;
+    let phone = fresh_phone();
+    let code = service.code_for(&phone).await;
+    let late = Duration::from_millis(1500);
+    service.redis.after(0, Fault::DelayRequest(late));
+    let answer = in_time(service.sign_up("Ada", &phone)).await;
+    assert_unavailable(&answer, "Failed to store user data");
+    until("it has arrived", async || !service.redis.delays()).await;
+    // Redis takes one after the other.
+    service.redis_server.run::<()>(&["PING"]).await;
+    assert_eq!(service.verify(&phone, &code).await.status, 200);
+    let limits: Vec<String> = service.redis_server.run(&["KEYS", "*limit:phone*"]).await;
+    assert_eq!(limits.len(), 1, "{limits:?}");
+    let left: u64 = service.redis_server.run(&["PTTL", &limits[0]]).await;
+    assert!(left <= 43_200_000, "two sends were taken: {left}");
+}
+
 /// What a restart of Postgres says to its clients: `terminating connection due to administrator
 /// command`.
 #[tokio::test]

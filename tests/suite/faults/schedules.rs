@@ -201,7 +201,8 @@ impl World {
             self.begin(step).await;
             run.redis_kept_its_memory &= !matches!(step.redis, Some(Trouble::Emptied));
             run.act(step, &told, tally).await;
-            self.end();
+            self.end().await;
+            run.look_after_the_code().await;
             run.check(&told).await;
         }
         run.check_that_nothing_is_lost(&|| format!("FAULT_SEED={seed}: {schedule:#?}"))
@@ -218,10 +219,11 @@ impl World {
         self.provider.behave(step.provider);
     }
 
-    fn end(&self) {
+    async fn end(&self) {
         for store in [&self.service.postgres, &self.service.redis] {
             store.no_fault();
             store.restore();
+            until("nothing is under way", async || !store.delays()).await;
         }
         self.provider.behave(Behaviour::Accept);
     }
@@ -363,6 +365,16 @@ impl Run<'_> {
 
     async fn registered(&self) -> bool {
         rows(&self.world.service.database, &self.phone).await == 1
+    }
+
+    /// A request for a code that failed gives the older one back, unless Redis failed then, too. Whether
+    /// it could is up to the machine, so what this schedule goes on with is what is there.
+    async fn look_after_the_code(&mut self) {
+        if let Some((id, _)) = &self.challenge
+            && self.attempts_of(id).await.is_none()
+        {
+            self.challenge = None;
+        }
     }
 
     /// What is true at any time.
