@@ -15,7 +15,7 @@ use crate::outages::assert_unavailable;
 struct Deployed {
     database: Database,
     postgres: Proxy,
-    redis_server: RedisServer,
+    _redis_server: RedisServer,
     redis: Proxy,
     provider: Provider,
 }
@@ -52,7 +52,7 @@ impl Deployed {
             redis: Proxy::to(&redis_server.address()).await,
             provider: Provider::start(Behaviour::Accept).await,
             database,
-            redis_server,
+            _redis_server: redis_server,
         }
     }
 
