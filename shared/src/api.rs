@@ -100,7 +100,7 @@ impl Failure {
     pub fn store(error: &StoreError, text: &'static str) -> Self {
         const OUTAGE: Duration = Duration::from_secs(5);
         match error {
-            StoreError::Unavailable(..) => {
+            StoreError::Unavailable(..) | StoreError::Refused(..) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, text, "unavailable").retry_after(OUTAGE)
             }
             StoreError::Fault(..) => Self::internal(),
@@ -452,10 +452,7 @@ mod tests {
             left(Some(now + Duration::from_secs(3))),
             Duration::from_millis(2500)
         );
-        assert_eq!(
-            left(Some(now + Duration::from_millis(100))),
-            Duration::ZERO
-        );
+        assert_eq!(left(Some(now + Duration::from_millis(100))), Duration::ZERO);
         for skewed in [now - hour, now + hour, SystemTime::UNIX_EPOCH] {
             assert_eq!(left(Some(skewed)), TIMEOUT, "{skewed:?}");
         }

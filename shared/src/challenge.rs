@@ -216,6 +216,7 @@ impl Issuer {
             .key(replaced_key(phone))
             .key(range_key(phone))
             .key(country_key(phone))
+            .key(revoked_key(id))
             .arg(self.store.clock_offset_ms)
             .arg(id.as_str())
             .arg(digest.as_slice())
@@ -239,7 +240,8 @@ impl Issuer {
     }
 
     /// Voids the challenge `id`, whose message was certainly not sent, gives back what it took and
-    /// revives the challenge that it had replaced. Repeating it changes nothing.
+    /// revives the challenge that it had replaced. If the request to issue it has not arrived yet, it
+    /// has no effect when it does. Repeating it changes nothing.
     pub async fn revoke(
         &self,
         id: &ChallengeId,
@@ -252,6 +254,7 @@ impl Issuer {
             .key(replaced_key(phone))
             .key(range_key(phone))
             .key(country_key(phone))
+            .key(revoked_key(id))
             .arg(self.store.clock_offset_ms)
             .arg(id.as_str());
         pass(&mut call, &self.limits.on(phone, asker.address));
@@ -344,6 +347,10 @@ fn challenge_key(phone: &PhoneNumber) -> String {
 
 fn replaced_key(phone: &PhoneNumber) -> String {
     format!("{{otp}}:replaced:{}", phone.as_e164())
+}
+
+fn revoked_key(id: &ChallengeId) -> String {
+    format!("{{otp}}:revoked:{}", id.as_str())
 }
 
 fn range_key(phone: &PhoneNumber) -> String {

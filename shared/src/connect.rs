@@ -21,9 +21,13 @@ pub use redis::Redis;
 /// An operation that a store did not carry out, or did not say that it had.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The store is down, refuses or takes too long: asking again later helps.
+    /// The store is down or takes too long: asking again later helps. It may have done what it was
+    /// asked for.
     #[error("{0} is unavailable")]
     Unavailable(&'static str, #[source] Cause),
+    /// The store is there and refuses for now: asking again later helps. It has done nothing.
+    #[error("{0} refuses")]
+    Refused(&'static str, #[source] Cause),
     /// The store understood us and says that we are wrong: a fault of ours.
     #[error("{0} reports a fault")]
     Fault(&'static str, #[source] Cause),

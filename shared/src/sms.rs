@@ -241,8 +241,13 @@ impl Sns {
         if config.region().is_none() {
             return Err(config::Error::Missing("AWS_REGION"));
         }
+        let mut config = aws_sdk_sns::config::Builder::from(&config);
+        // As the SDK would read it from the process's environment, which tests can't choose.
+        if let Some(url) = env.text("AWS_ENDPOINT_URL_SNS") {
+            config = config.endpoint_url(url);
+        }
         Ok(Self {
-            client: Client::new(&config),
+            client: Client::from_conf(config.build()),
             attributes,
         })
     }

@@ -24,27 +24,43 @@ pub enum Behaviour {
 
 pub struct Provider {
     address: String,
-    requests: Arc<Mutex<Vec<String>>>,
-    connections: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    behaviour: Mutex<Behaviour>,
+    requests: Mutex<Vec<String>>,
+    /// Those of the requests that were not refused: to whom, and what.
+    messages: Mutex<Vec<(String, String)>>,
+    connections: AtomicUsize,
 }
 
 impl Provider {
     pub async fn start(behaviour: Behaviour) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let (requests, connections) = (Arc::default(), Arc::new(AtomicUsize::new(0)));
-        let (log, count) = (Arc::clone(&requests), Arc::clone(&connections));
+        let shared = Arc::new(Shared {
+            behaviour: Mutex::new(behaviour),
+            requests: Mutex::default(),
+            messages: Mutex::default(),
+            connections: AtomicUsize::new(0),
+        });
+        let this = Self {
+            address,
+            shared: Arc::clone(&shared),
+        };
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                count.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(serve(client, behaviour, Arc::clone(&log)));
+                shared.connections.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(serve(client, Arc::clone(&shared)));
             }
         });
-        Self {
-            address,
-            requests,
-            connections,
-        }
+        this
+    }
+
+    /// From now on.
+    pub fn behave(&self, behaviour: Behaviour) {
+        *self.shared.behaviour.lock().unwrap() = behaviour;
     }
 
     pub fn url(&self) -> String {
@@ -53,7 +69,7 @@ impl Provider {
 
     /// How many connections it has seen.
     pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::SeqCst)
+        self.shared.connections.load(Ordering::SeqCst)
     }
 
     /// The form-encoded bodies that arrived whole, oldest first.
@@ -63,13 +79,25 @@ impl Provider {
 
     /// The same without the first so many.
     pub fn requests_after(&self, seen: usize) -> Vec<String> {
-        self.requests.lock().unwrap()[seen..].to_vec()
+        self.shared.requests.lock().unwrap()[seen..].to_vec()
+    }
+
+    /// What may have been sent to this number: the messages that were not refused, oldest first.
+    pub fn messages_to(&self, phone: &str) -> Vec<String> {
+        let messages = self.shared.messages.lock().unwrap();
+        let to_phone = messages.iter().filter(|(to, _)| to == phone);
+        to_phone.map(|(_, message)| message.clone()).collect()
     }
 }
 
-async fn serve(mut client: TcpStream, behaviour: Behaviour, log: Arc<Mutex<Vec<String>>>) {
+async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
     while let Some(body) = read_request(&mut client).await {
-        log.lock().unwrap().push(body);
+        let behaviour = *shared.behaviour.lock().unwrap();
+        if !matches!(behaviour, Behaviour::Refuse(..)) {
+            let message = message_of(&body);
+            shared.messages.lock().unwrap().push(message);
+        }
+        shared.requests.lock().unwrap().push(body);
         let answer = match behaviour {
             Behaviour::Accept => http(
                 200,
@@ -118,4 +146,13 @@ async fn read_request(client: &mut TcpStream) -> Option<String> {
             return Some(body.to_owned());
         }
     }
+}
+
+fn message_of(form: &str) -> (String, String) {
+    let url = reqwest::Url::parse(&format!("http://form/?{form}")).unwrap();
+    let field = |name: &str| {
+        let found = url.query_pairs().find(|(field, _)| field == name);
+        found.map_or_else(String::new, |(_, value)| value.into_owned())
+    };
+    (field("PhoneNumber"), field("Message"))
 }

@@ -54,8 +54,11 @@ struct Shared {
     ended: watch::Sender<u64>,
     /// Connections that are open at that moment are dead from there on, and nobody is told.
     lost: watch::Sender<u64>,
+    keeps_ends_back: AtomicBool,
     open: AtomicUsize,
     round_trips: AtomicUsize,
+    /// Flights that are under way for longer than they should be.
+    delayed: AtomicUsize,
     /// How many flights pass before the fault.
     fault: Mutex<Option<(usize, Fault)>>,
     faults_met: AtomicUsize,
@@ -129,6 +132,11 @@ impl Proxy {
         self.shared.lost.send_modify(|epoch| *epoch += 1);
     }
 
+    /// From now on a server is not told that its client has closed a connection.
+    pub fn keep_ends_back(&self) {
+        self.shared.keeps_ends_back.store(true, Ordering::SeqCst);
+    }
+
     pub fn open_connections(&self) -> usize {
         self.shared.open.load(Ordering::SeqCst)
     }
@@ -144,14 +152,29 @@ impl Proxy {
         *self.shared.fault.lock().unwrap() = None;
     }
 
-    /// How many flights have met a fault.
+    /// How many flights have met a fault. One that meets the answer has done so when the server has given
+    /// it: what was asked for is done.
     pub fn faults_met(&self) -> usize {
         self.shared.faults_met.load(Ordering::SeqCst)
+    }
+
+    /// Whether a flight was delayed and has not arrived yet.
+    pub fn delays(&self) -> bool {
+        self.shared.delayed.load(Ordering::SeqCst) > 0
     }
 
     /// How often a client spoke after the server had: the round trips so far.
     pub fn round_trips(&self) -> usize {
         self.shared.round_trips.load(Ordering::SeqCst)
+    }
+}
+
+impl Fault {
+    fn meets_the_request(self) -> bool {
+        matches!(
+            self,
+            Self::CutRequest | Self::LoseRequest | Self::DelayRequest(_)
+        )
     }
 }
 
@@ -163,7 +186,6 @@ impl Shared {
         match *next {
             Some((0, fault)) => {
                 *next = None;
-                self.faults_met.fetch_add(1, Ordering::SeqCst);
                 Some(fault)
             }
             Some((flights, fault)) => {
@@ -172,6 +194,22 @@ impl Shared {
             }
             None => None,
         }
+    }
+}
+
+/// Counts a flight for as long as it is delayed.
+struct Delayed<'a>(&'a AtomicUsize);
+
+impl<'a> Delayed<'a> {
+    fn by(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Delayed<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -219,15 +257,32 @@ impl Carried<'_> {
 
     async fn requests(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
         let mut buffer = vec![0; 16 * 1024];
-        while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        loop {
+            let Ok(length @ 1..) = from.read(&mut buffer).await else {
+                if self.shared.keeps_ends_back.load(Ordering::SeqCst) {
+                    std::future::pending::<()>().await;
+                }
+                return;
+            };
             if !self.client_spoke.swap(true, Ordering::SeqCst) {
-                *self.fault.lock().unwrap() = self.shared.flight();
+                let fault = self.shared.flight();
+                *self.fault.lock().unwrap() = fault;
+                if fault.is_some_and(Fault::meets_the_request) {
+                    self.shared.faults_met.fetch_add(1, Ordering::SeqCst);
+                }
             }
             match self.fault() {
                 _ if self.is_lost() => continue,
                 Some(Fault::LoseRequest) => continue,
                 Some(Fault::CutRequest) => return,
-                Some(Fault::DelayRequest(time)) => sleep(time).await,
+                Some(Fault::DelayRequest(time)) => {
+                    let _delayed = Delayed::by(&self.shared.delayed);
+                    sleep(time).await;
+                    if to.write_all(&buffer[..length]).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
                 _ => {}
             }
             if to.write_all(&buffer[..length]).await.is_err() {
@@ -244,6 +299,11 @@ impl Carried<'_> {
         loop {
             let read = from.read(&mut buffer).await;
             let fault = self.fault();
+            if self.client_spoke.load(Ordering::SeqCst)
+                && fault.is_some_and(|fault| !fault.meets_the_request())
+            {
+                self.shared.faults_met.fetch_add(1, Ordering::SeqCst);
+            }
             // A dead connection does not even tell that the server has closed it.
             if self.is_lost() || matches!(fault, Some(Fault::LoseRequest | Fault::LoseAnswer)) {
                 if matches!(read, Ok(1..)) {

@@ -102,7 +102,8 @@ impl RedisServer {
         cmd.query_async(&mut self.connect().await).await.unwrap()
     }
 
-    async fn connect(&self) -> MultiplexedConnection {
+    /// A connection of a test's own.
+    pub async fn connect(&self) -> MultiplexedConnection {
         let client = redis::Client::open(self.url()).unwrap();
         client.get_multiplexed_async_connection().await.unwrap()
     }

@@ -13,6 +13,7 @@ mod contract;
 mod conversion;
 mod edge;
 mod events;
+mod faults;
 mod limits;
 mod logs;
 mod migrations;

@@ -2,7 +2,7 @@
 
 use tests::{Answer, PATIENCE, Service, fresh_phone, messages_to, until};
 
-fn assert_unavailable(answer: &Answer, text: &str) {
+pub fn assert_unavailable(answer: &Answer, text: &str) {
     assert_eq!(answer.failure(), (503, text, "unavailable"), "{answer:?}");
     assert!(answer.retry_after() > 0);
 }

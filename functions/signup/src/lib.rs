@@ -156,7 +156,10 @@ impl Signup {
     ) -> Result<(), Error> {
         let issue = self.challenges.issue(id, asker, name, code, deadline);
         let issue = report.redis(issue).await;
-        if issue.is_err() {
+        if matches!(
+            issue,
+            Err(StoreError::Unavailable(..) | StoreError::Fault(..))
+        ) {
             // It may have been stored all the same, and nothing will be sent.
             self.take_back(id, asker, deadline, report).await;
         }

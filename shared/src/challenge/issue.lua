@@ -6,7 +6,8 @@
 --       2  replaced       the pending code that this one replaces, until it would have expired
 --       3  range          conversion of the phone's range
 --       4  country        conversion of its country
---       5… limits
+--       5  revoked        there if this challenge was taken back before it was issued
+--       6… limits
 -- ARGV  1  offset         added to the clock, in milliseconds; 0 outside tests
 --       2  id             of the new challenge
 --       3  digest         of its code
@@ -20,16 +21,20 @@
 -- Answer: {'issued', range, country}         each 'low' or 'good': conversion
 --         {'limited', index, microseconds}   which limit, counted from 1, and how long it lasts
 --         {'pumped', microseconds}           conversion of the range is low, and that is enforced
+--         {'revoked'}                        taken back already; whoever asked has given up
 
-local challenge, replaced, range, country = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local challenge, replaced, range, country, revoked = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local now = now_with(tonumber(ARGV[1]))
 local id, digest, name, lifetime = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local watch, min_sent, min_percent = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
-local limits = limits_of(5, #KEYS, 9)
+local limits = limits_of(6, #KEYS, 9)
 
 -- A caller that lost the answer asks again with the same id.
 if redis.call('HGET', challenge, 'id') == id then
   return {'issued', 'good', 'good'}
+end
+if redis.call('EXISTS', revoked) == 1 then
+  return {'revoked'}
 end
 
 local index, wait = exhausted(limits, now)

@@ -6,7 +6,9 @@
 --       2  replaced    the pending code that it replaced
 --       3  range       conversion of the phone's range
 --       4  country     conversion of its country
---       5… limits      from which the challenge took
+--       5  revoked     remembers the challenge, if it is not there: the request to issue it may be on its
+--                      way still
+--       6… limits      from which the challenge took
 -- ARGV  1  offset      added to the clock, in milliseconds; 0 outside tests
 --       2  id          of the challenge to take back
 --       3… limits      count and period
@@ -15,7 +17,7 @@
 
 local challenge, replaced, range, country = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local now = now_with(tonumber(ARGV[1]))
-local id = ARGV[2]
+local revoked, id = KEYS[5], ARGV[2]
 
 local held_by
 for _, key in ipairs({ challenge, replaced }) do
@@ -24,6 +26,7 @@ for _, key in ipairs({ challenge, replaced }) do
   end
 end
 if not held_by then
+  redis.call('SET', revoked, 1, 'EX', 600)
   return {'absent'}
 end
 
@@ -34,5 +37,5 @@ redis.call('DEL', held_by)
 if held_by == challenge and redis.call('EXISTS', replaced) == 1 then
   redis.call('RENAME', replaced, challenge)
 end
-give_back(limits_of(5, #KEYS, 3), now)
+give_back(limits_of(6, #KEYS, 3), now)
 return {'revoked'}

@@ -227,9 +227,9 @@ impl Postgres {
             None => Box::pin(open(&config, NoTls)).await,
         }
         .map_err(|error| match StoreError::from(error) {
-            StoreError::Fault(store, cause) | StoreError::Unavailable(store, cause) => {
-                StoreError::Unavailable(store, cause)
-            }
+            StoreError::Fault(store, cause)
+            | StoreError::Refused(store, cause)
+            | StoreError::Unavailable(store, cause) => StoreError::Unavailable(store, cause),
         })?;
         Ok(Arc::clone(slot.insert(Arc::new(session))))
     }
@@ -244,7 +244,11 @@ impl Postgres {
         if !session.last_use.is_long_ago(self.timeout) {
             return true;
         }
-        let checked = timeout(self.timeout / SMALL_SHARE, session.client.check_connection()).await;
+        let checked = timeout(
+            self.timeout / SMALL_SHARE,
+            session.client.check_connection(),
+        )
+        .await;
         checked.is_ok_and(|checked| checked.is_ok())
     }
 }

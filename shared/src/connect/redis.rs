@@ -89,10 +89,16 @@ impl Redis {
     ) -> Result<T, StoreError> {
         let until = deadline.min(Instant::now() + self.timeout);
         match self.run_until(self.first_try(until), script).await {
-            Err(Failed::Dead(_)) if Instant::now() < until => self.run_until(until, script).await,
-            ran => ran,
+            Err(Failed::Dead(_)) if Instant::now() < until => {
+                let ran = self.run_until(until, script).await;
+                ran.map_err(|failed| match failed.into() {
+                    // That is the second try's answer. The first may have been carried out.
+                    StoreError::Refused(store, cause) => StoreError::Unavailable(store, cause),
+                    error => error,
+                })
+            }
+            ran => ran.map_err(StoreError::from),
         }
-        .map_err(StoreError::from)
     }
 
     /// A connection that was idle for long may have been dropped on the way without either end being
@@ -135,7 +141,7 @@ impl Redis {
         };
         ran.map_err(|error| {
             if needs_another_connection(&error) {
-                Failed::Dead(error.into())
+                Failed::Dead(StoreError::Unavailable(REDIS, error.into()))
             } else {
                 Failed::Answered(error.into())
             }
@@ -211,7 +217,7 @@ impl From<Failed> for StoreError {
 
 /// Whatever a server says to somebody who connects, as that it has too many clients, is an outage.
 fn not_connected(error: RedisError) -> Failed {
-    Failed::Answered(StoreError::Unavailable(REDIS, error.into()))
+    Failed::Answered(StoreError::Refused(REDIS, error.into()))
 }
 
 /// What stands in for the password is worth one too, so it goes to no other host in plain text.
@@ -255,7 +261,7 @@ impl From<RedisError> for StoreError {
                 | ServerErrorKind::NoPerm,
             )
             | redis::ErrorKind::UnexpectedReturnType => Self::Fault(REDIS, error.into()),
-            _ => Self::Unavailable(REDIS, error.into()),
+            _ => Self::Refused(REDIS, error.into()),
         }
     }
 }

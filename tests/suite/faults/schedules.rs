@@ -1,0 +1,455 @@
+//! Randomly drawn schedules of faults, and what is true whatever happens.
+//!
+//! Each schedule is drawn from one number. `FAULT_SEED` chooses that of the first schedule, the next
+//! ones follow it; `FAULT_SCHEDULES` says how many. What a schedule draws is the same every time; how its
+//! faults meet the requests is up to the machine as well.
+
+use std::{collections::BTreeMap, env, time::Duration};
+
+use futures_util::future::join_all;
+use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use tests::{Answer, Behaviour, Fault, Provider, Proxy, Service, fresh_phone, until, wrong};
+
+use super::{in_time, rows};
+
+/// How many run side by side, each over stores of its own: mostly they wait.
+const SIDE_BY_SIDE: u64 = 4;
+
+const MAX_ATTEMPTS: u32 = 3;
+const MAX_MESSAGES: usize = 3;
+
+/// Short, so that thousands of timeouts can be waited for.
+const SETTINGS: [(&str, &str); 5] = [
+    ("STORE_TIMEOUT_MS", "150"),
+    ("SMS_TIMEOUT_MS", "300"),
+    ("REQUEST_TIMEOUT_MS", "700"),
+    ("OTP_MAX_ATTEMPTS", "3"),
+    ("LIMIT_PHONE", "3/1d"),
+];
+
+/// One person's requests, and what breaks during each.
+#[derive(Debug)]
+struct Step {
+    action: Action,
+    postgres: Option<Trouble>,
+    redis: Option<Trouble>,
+    provider: Behaviour,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Action {
+    SignUp,
+    /// So many at once.
+    SignUps(usize),
+    /// The last code that was sent.
+    Right,
+    Rights(usize),
+    Wrong,
+    Wrongs(usize),
+    /// A code that was sent before the last one.
+    Old,
+}
+
+/// What a store suffers while one action goes on.
+#[derive(Clone, Copy, Debug)]
+enum Trouble {
+    /// So many flights pass, and then one meets a fault.
+    Meets(usize, Fault),
+    /// New connections are refused, and the old ones closed.
+    Refuses,
+    /// The open connections were closed before.
+    Closed,
+    /// The open connections were lost before, and nobody was told.
+    Lost,
+    /// It has lost its memory; that is Redis's to do.
+    Emptied,
+}
+
+/// The stores and the provider that a worker's schedules run against, one after the other.
+struct World {
+    service: Service,
+    provider: Provider,
+}
+
+/// What a schedule has done and heard so far.
+struct Run<'a> {
+    world: &'a World,
+    phone: String,
+    /// The challenges that were answered with 200, the last one with its code.
+    challenge: Option<(String, String)>,
+    /// Guesses that were told to be wrong, by challenge.
+    mismatches: BTreeMap<String, u32>,
+    registrations: usize,
+    redis_kept_its_memory: bool,
+}
+
+/// What came of all schedules: how often which answer.
+#[derive(Default)]
+struct Tally(BTreeMap<String, usize>);
+
+fn number(variable: &str, default: u64) -> u64 {
+    env::var(variable).map_or(default, |text| text.parse().unwrap())
+}
+
+#[tokio::test]
+async fn whatever_breaks_no_invariant_does() {
+    let (seed, schedules) = (number("FAULT_SEED", 1), number("FAULT_SCHEDULES", 300));
+    println!("FAULT_SEED={seed} FAULT_SCHEDULES={schedules}");
+    let workers = (0..SIDE_BY_SIDE.min(schedules)).map(async |worker| {
+        let world = World::new().await;
+        let mut tally = Tally::default();
+        for seed in (seed + worker..seed + schedules).step_by(SIDE_BY_SIDE.try_into().unwrap()) {
+            world.run(seed, &mut tally).await;
+        }
+        tally
+    });
+    let mut all = BTreeMap::new();
+    for tally in join_all(workers).await {
+        for (answer, count) in tally.0 {
+            *all.entry(answer).or_insert(0) += count;
+        }
+    }
+    println!("{all:#?}");
+}
+
+fn draw(seed: u64) -> Vec<Step> {
+    let mut chance = ChaCha8Rng::seed_from_u64(seed);
+    let steps = chance.random_range(3..=8);
+    let mut schedule: Vec<Step> = (0..steps).map(|_| draw_step(&mut chance)).collect();
+    // Nothing else is of interest before it.
+    schedule[0].action = Action::SignUp;
+    schedule
+}
+
+fn draw_step(chance: &mut ChaCha8Rng) -> Step {
+    let action = match chance.random_range(0..12) {
+        0..3 => Action::SignUp,
+        3 => Action::SignUps(chance.random_range(2..=4)),
+        4..7 => Action::Right,
+        7 => Action::Rights(chance.random_range(2..=5)),
+        8..10 => Action::Wrong,
+        10 => Action::Wrongs(chance.random_range(2..=5)),
+        _ => Action::Old,
+    };
+    let provider = match chance.random_range(0..10) {
+        0 => Behaviour::Refuse(400, "Throttling"),
+        1 => Behaviour::Refuse(500, "InternalFailure"),
+        2 => Behaviour::Hang,
+        3 => Behaviour::BreakOff,
+        _ => Behaviour::Accept,
+    };
+    Step {
+        action,
+        postgres: draw_trouble(chance, false),
+        redis: draw_trouble(chance, true),
+        provider,
+    }
+}
+
+fn draw_trouble(chance: &mut ChaCha8Rng, is_redis: bool) -> Option<Trouble> {
+    let within = Duration::from_millis(60);
+    let beyond = Duration::from_millis(250);
+    let faults = [
+        Fault::CutRequest,
+        Fault::CutAnswer,
+        Fault::ResetAnswer,
+        Fault::HalfClose,
+        Fault::LoseRequest,
+        Fault::LoseAnswer,
+        Fault::DelayRequest(within),
+        Fault::DelayRequest(beyond),
+        Fault::DelayAnswer(within),
+        Fault::DelayAnswer(beyond),
+    ];
+    Some(match chance.random_range(0..20) {
+        0..9 => return None,
+        9 => Trouble::Refuses,
+        10 => Trouble::Closed,
+        11 => Trouble::Lost,
+        12 if is_redis => Trouble::Emptied,
+        _ => {
+            let fault = faults[chance.random_range(0..faults.len())];
+            Trouble::Meets(chance.random_range(0..3), fault)
+        }
+    })
+}
+
+impl World {
+    async fn new() -> Self {
+        let provider = Provider::start(Behaviour::Accept).await;
+        let endpoint = provider.url();
+        let mut settings = SETTINGS.to_vec();
+        settings.push(("AWS_ENDPOINT_URL_SNS", &endpoint));
+        Self {
+            service: Service::start_with(&settings).await,
+            provider,
+        }
+    }
+
+    async fn run(&self, seed: u64, tally: &mut Tally) {
+        let schedule = draw(seed);
+        let mut run = Run {
+            world: self,
+            phone: fresh_phone(),
+            challenge: None,
+            mismatches: BTreeMap::new(),
+            registrations: 0,
+            redis_kept_its_memory: true,
+        };
+        for (number, step) in schedule.iter().enumerate() {
+            let told = || format!("FAULT_SEED={seed}, step {number} of {schedule:#?}");
+            self.begin(step).await;
+            run.redis_kept_its_memory &= !matches!(step.redis, Some(Trouble::Emptied));
+            run.act(step, &told, tally).await;
+            self.end().await;
+            run.look_after_the_code().await;
+            run.check(&told).await;
+        }
+        run.check_that_nothing_is_lost(&|| format!("FAULT_SEED={seed}: {schedule:#?}"))
+            .await;
+        self.check_that_it_works_again().await;
+    }
+
+    async fn begin(&self, step: &Step) {
+        if matches!(step.redis, Some(Trouble::Emptied)) {
+            self.service.redis_server.run::<()>(&["FLUSHALL"]).await;
+        }
+        suffer(&self.service.postgres, step.postgres).await;
+        suffer(&self.service.redis, step.redis).await;
+        self.provider.behave(step.provider);
+    }
+
+    async fn end(&self) {
+        for store in [&self.service.postgres, &self.service.redis] {
+            store.no_fault();
+            store.restore();
+            until("nothing is under way", async || !store.delays()).await;
+        }
+        self.provider.behave(Behaviour::Accept);
+    }
+
+    async fn check_that_it_works_again(&self) {
+        until("it works again", async || {
+            let phone = fresh_phone();
+            if self.service.sign_up("Ada", &phone).await.status != 200 {
+                return false;
+            }
+            let Some(message) = self.provider.messages_to(&phone).pop() else {
+                return false;
+            };
+            self.service.verify(&phone, &message[..6]).await.status == 200
+        })
+        .await;
+    }
+}
+
+async fn suffer(store: &Proxy, trouble: Option<Trouble>) {
+    match trouble {
+        Some(Trouble::Meets(flights, fault)) => store.after(flights, fault),
+        Some(Trouble::Refuses) => store.refuse(),
+        Some(Trouble::Closed) if store.open_connections() > 0 => store.drop_connections().await,
+        Some(Trouble::Lost) => store.lose_connections(),
+        Some(Trouble::Closed | Trouble::Emptied) | None => {}
+    }
+}
+
+impl Run<'_> {
+    async fn act(&mut self, step: &Step, told: &impl Fn() -> String, tally: &mut Tally) {
+        match step.action {
+            Action::SignUp => self.sign_up(1, step, told, tally).await,
+            Action::SignUps(times) => self.sign_up(times, step, told, tally).await,
+            Action::Right => self.verify(1, |code| code, told, tally).await,
+            Action::Rights(times) => self.verify(times, |code| code, told, tally).await,
+            Action::Wrong => self.verify(1, |code| wrong(&code), told, tally).await,
+            Action::Wrongs(times) => self.verify(times, |code| wrong(&code), told, tally).await,
+            Action::Old => self.verify_old(told, tally).await,
+        }
+    }
+
+    async fn sign_up(
+        &mut self,
+        times: usize,
+        step: &Step,
+        told: &impl Fn() -> String,
+        tally: &mut Tally,
+    ) {
+        let before = self.world.provider.messages_to(&self.phone).len();
+        let requests = (0..times).map(|_| in_time(self.world.service.sign_up("Ada", &self.phone)));
+        let answers = join_all(requests).await;
+        let messages = self.world.provider.messages_to(&self.phone);
+        let mut sent = 0;
+        for answer in &answers {
+            tally.count("signup", answer);
+            let known = [200, 409, 429, 502, 503].contains(&answer.status);
+            assert!(known, "{answer:?} in {}", told());
+            assert!(
+                answer.status != 503 || answer.retry_after() > 0,
+                "{}",
+                told()
+            );
+            assert!(
+                answer.status != 409 || self.registered().await,
+                "{}",
+                told()
+            );
+            sent += usize::from(answer.status == 200);
+        }
+        // A code that may have been sent counts as sent, and no other is.
+        let new = messages.len() - before;
+        assert!(new <= sent, "{new} messages, {answers:?} in {}", told());
+        if let [answer] = &answers[..]
+            && answer.status == 200
+        {
+            // Without its message the code is unknown to this test, too.
+            let code = (new == 1).then(|| messages[before][..6].to_owned());
+            let id = answer.text("challenge_id").to_owned();
+            self.challenge = code.map(|code| (id, code));
+            let is_certain = matches!(step.provider, Behaviour::Refuse(..));
+            assert!(!is_certain, "200 for a refused message in {}", told());
+        } else if sent > 0 {
+            // Which of several is the pending one is not known.
+            self.challenge = None;
+        }
+    }
+
+    async fn verify(
+        &mut self,
+        times: usize,
+        code_of: impl Fn(String) -> String,
+        told: &impl Fn() -> String,
+        tally: &mut Tally,
+    ) {
+        let Some((id, code)) = self.challenge.clone() else {
+            return;
+        };
+        let code = code_of(code);
+        let service = &self.world.service;
+        let requests =
+            (0..times).map(|_| in_time(service.verify_challenge(&self.phone, &code, &id)));
+        for answer in join_all(requests).await {
+            if answer.text("code") == "otp_mismatch" {
+                *self.mismatches.entry(id.clone()).or_default() += 1;
+            }
+            self.heard(&answer, told, tally).await;
+        }
+    }
+
+    async fn verify_old(&mut self, told: &impl Fn() -> String, tally: &mut Tally) {
+        let messages = self.world.provider.messages_to(&self.phone);
+        let last = self.challenge.as_ref().map(|(_, code)| code.as_str());
+        let Some(old) = messages
+            .iter()
+            .map(|text| &text[..6])
+            .find(|&code| Some(code) != last)
+        else {
+            return;
+        };
+        let answer = in_time(self.world.service.verify(&self.phone, old)).await;
+        self.heard(&answer, told, tally).await;
+    }
+
+    async fn heard(&mut self, answer: &Answer, told: &impl Fn() -> String, tally: &mut Tally) {
+        tally.count("verify", answer);
+        let known = [200, 401, 409, 429, 503].contains(&answer.status);
+        assert!(known, "{answer:?} in {}", told());
+        assert!(
+            answer.status != 503 || answer.retry_after() > 0,
+            "{}",
+            told()
+        );
+        if [200, 409].contains(&answer.status) {
+            assert!(self.registered().await, "{answer:?} in {}", told());
+        }
+        self.registrations += usize::from(answer.status == 200);
+    }
+
+    async fn registered(&self) -> bool {
+        rows(&self.world.service.database, &self.phone).await == 1
+    }
+
+    /// A request for a code that failed gives the older one back, unless Redis failed then, too. Whether
+    /// it could is up to the machine, so what this schedule goes on with is what is there.
+    async fn look_after_the_code(&mut self) {
+        if let Some((id, _)) = &self.challenge
+            && self.attempts_of(id).await.is_none()
+        {
+            self.challenge = None;
+        }
+    }
+
+    /// What is true at any time.
+    async fn check(&self, told: &impl Fn() -> String) {
+        let rows = rows(&self.world.service.database, &self.phone).await;
+        assert!(rows <= 1, "{rows} rows after {}", told());
+        assert!(self.registrations <= 1, "{}", told());
+        let database = self.world.service.database.connect().await;
+        if let Some((id, _)) = &self.challenge {
+            let used = "SELECT count(*) FROM used_challenges WHERE challenge_id = $1";
+            let used: i64 = database.query_one(used, &[id]).await.unwrap().get(0);
+            assert!(used <= 1, "{}", told());
+        }
+        if !self.redis_kept_its_memory {
+            return;
+        }
+        let messages = self.world.provider.messages_to(&self.phone).len();
+        assert!(
+            messages <= MAX_MESSAGES,
+            "{messages} messages after {}",
+            told()
+        );
+        for (id, &evaluated) in &self.mismatches {
+            assert!(evaluated <= MAX_ATTEMPTS, "{}", told());
+            if let Some(counted) = self.attempts_of(id).await {
+                assert!(counted <= MAX_ATTEMPTS, "{}", told());
+                assert!(evaluated <= counted, "a free guess after {}", told());
+            }
+        }
+    }
+
+    /// How many wrong codes are counted for this challenge, while it is the pending one.
+    async fn attempts_of(&self, id: &str) -> Option<u32> {
+        let key = format!("{{otp}}:challenge:{}", self.phone);
+        let command = ["HMGET", &key, "id", "attempts"];
+        let (pending, attempts): (Option<String>, Option<u32>) =
+            self.world.service.redis_server.run(&command).await;
+        attempts.filter(|_| pending.as_deref() == Some(id))
+    }
+
+    /// A code that was sent, and neither used nor spent, still works.
+    async fn check_that_nothing_is_lost(&self, told: &impl Fn() -> String) {
+        let Some((id, code)) = &self.challenge else {
+            return;
+        };
+        if !self.redis_kept_its_memory || self.registered().await {
+            return;
+        }
+        let attempts = self.attempts_of(id).await;
+        assert!(attempts.is_some(), "the code is void after {}", told());
+        if attempts >= Some(MAX_ATTEMPTS) {
+            return;
+        }
+        until(&told(), async || {
+            let _answer = self
+                .world
+                .service
+                .verify_challenge(&self.phone, code, id)
+                .await;
+            self.registered().await
+        })
+        .await;
+    }
+}
+
+impl Tally {
+    fn count(&mut self, route: &str, answer: &Answer) {
+        let key = format!("{route} {} {}", answer.status, answer.text("code"));
+        *self.0.entry(key).or_default() += 1;
+    }
+}
+
+#[test]
+fn a_schedule_is_drawn_from_its_number_alone() {
+    let text = |seed| format!("{:?}", draw(seed));
+    assert_eq!(text(1), text(1));
+    assert_ne!(text(1), text(2));
+}
