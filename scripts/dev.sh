@@ -67,7 +67,7 @@ as_seen_from_container() {
 print_welcome() {
     cat <<END
 
-Sign-up and verification are at http://localhost:$port. Ctrl-C stops everything.
+Sign-up, login and verification are at http://localhost:$port. Ctrl-C stops everything.
 
   curl -i http://localhost:$port/signup -H 'Content-Type: application/json' \\
     -d '{"name":"Ada Lovelace","phone_number":"+14155552671"}'

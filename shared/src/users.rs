@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_postgres::{Row, types::Type};
 
 use crate::{
-    challenge::Pending,
+    challenge::{Pending, Purpose},
     connect::{Postgres, StoreError},
     phone::PhoneNumber,
 };
@@ -47,12 +47,15 @@ pub struct User {
 
 /// What a right code led to.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Registration {
+pub enum Entry {
     Registered(User),
+    LoggedIn(User),
     /// The challenge had been used before; nothing changed.
     ChallengeUsed,
     /// Somebody registered the number meanwhile. The challenge is used now.
     PhoneTaken,
+    /// Nobody has the number any more who could log in. The challenge is used now.
+    UserGone,
 }
 
 impl Name {
@@ -104,14 +107,19 @@ impl Users {
         Ok(row.try_get(0)?)
     }
 
-    /// Registers the user whose code was right. However often and by however many it is called for
-    /// one challenge, one call at most registers: the first to insert the challenge's id.
-    pub async fn register(
+    /// Registers the person whose code was right, or lets them in: whichever the code is good for.
+    /// However often and by however many it is called for one challenge, one call at most succeeds: the
+    /// first to insert the challenge's id.
+    ///
+    /// A number that was registered after this statement began is seen by `DO UPDATE`, which changes
+    /// nothing, and by nothing else. A row that was just inserted has no `xmax`; one that was there
+    /// has been locked, and has.
+    pub async fn enter(
         &self,
         pending: &Pending,
         phone: &PhoneNumber,
         deadline: Instant,
-    ) -> Result<Registration, StoreError> {
+    ) -> Result<Entry, StoreError> {
         let row = self
             .postgres
             .write_one(
@@ -121,33 +129,45 @@ impl Users {
                     VALUES ($1)
                     ON CONFLICT (challenge_id) DO NOTHING
                     RETURNING challenge_id
-                ), registered AS (
+                ), signed_up AS (
                     INSERT INTO users (name, phone_number)
-                    SELECT $2, $3 FROM used
-                    ON CONFLICT (phone_number) DO NOTHING
-                    RETURNING id, created_at, name, phone_number, version
+                    SELECT $3, $4 FROM used WHERE $2 IN ('signup', 'signup_or_login')
+                    ON CONFLICT (phone_number) DO UPDATE SET phone_number = EXCLUDED.phone_number
+                        WHERE $2 = 'signup_or_login'
+                    RETURNING id, created_at, name, phone_number, version, xmax = 0 AS is_new
+                ), entered AS (
+                    SELECT * FROM signed_up
+                    UNION ALL
+                    SELECT id, created_at, name, phone_number, version, false
+                    FROM users, used WHERE phone_number = $4 AND $2 = 'login'
                 )
                 SELECT EXISTS (SELECT FROM used) AS first_use,
-                       id, name, phone_number, version,
+                       is_new, id, name, phone_number, version,
                        to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
                            AS created_at
-                FROM (VALUES (1)) AS always LEFT JOIN registered ON true
+                FROM (VALUES (1)) AS always LEFT JOIN entered ON true
                 "#,
                 &[
                     (&pending.id.as_str(), Type::TEXT),
-                    (&pending.name.as_str(), Type::TEXT),
+                    (&pending.purpose.as_str(), Type::TEXT),
+                    (&pending.purpose.name().map(Name::as_str), Type::TEXT),
                     (&phone.as_e164(), Type::TEXT),
                 ],
                 deadline,
             )
             .await?;
         if !row.try_get("first_use")? {
-            return Ok(Registration::ChallengeUsed);
+            return Ok(Entry::ChallengeUsed);
         }
-        if row.try_get::<_, Option<i64>>("id")?.is_none() {
-            return Ok(Registration::PhoneTaken);
-        }
-        Ok(Registration::Registered(read_user(&row)?))
+        Ok(match row.try_get("is_new")? {
+            Some(true) => Entry::Registered(read_user(&row)?),
+            Some(false) => Entry::LoggedIn(read_user(&row)?),
+            None => match pending.purpose {
+                // With the second, whoever has the number is let in.
+                Purpose::SignUp(_) | Purpose::SignUpOrLogIn(_) => Entry::PhoneTaken,
+                Purpose::LogIn => Entry::UserGone,
+            },
+        })
     }
 }
 

@@ -15,6 +15,7 @@ mod edge;
 mod events;
 mod faults;
 mod limits;
+mod login;
 mod logs;
 mod migrations;
 mod outages;

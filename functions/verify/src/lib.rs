@@ -1,4 +1,4 @@
-//! `POST /verify`: the code comes back, and whoever has it is registered.
+//! `POST /verify`: the code comes back, and whoever has it is registered or logged in.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use shared::{
     otp::{Length, OtpCode},
     phone::{self, PhoneNumber},
     telemetry::{Count, Report},
-    users::{Registration, User, Users},
+    users::{Entry, User, Users},
 };
 
 /// What a verification needs, opened once at start.
@@ -45,13 +45,13 @@ struct Guess {
 }
 
 #[derive(Serialize)]
-struct Registered {
+struct Entered {
     success: bool,
     message: &'static str,
     data: User,
 }
 
-/// The ways in which nobody is registered.
+/// The ways in which nobody is registered or logged in.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("unreadable request")]
@@ -134,11 +134,14 @@ impl Verify {
         if pending.first_match {
             report.count(Count::CodeVerified);
         }
-        let register = self.users.register(&pending, &phone, deadline);
-        match report.postgres(register).await? {
-            Registration::Registered(user) => Ok(registered(user)),
-            Registration::ChallengeUsed => Err(Error::Expired),
-            Registration::PhoneTaken => Err(Error::UserExists),
+        let enter = self.users.enter(&pending, &phone, deadline);
+        match report.postgres(enter).await? {
+            Entry::Registered(user) => {
+                Ok(entered("registered", "User registered successfully", user))
+            }
+            Entry::LoggedIn(user) => Ok(entered("logged_in", "User logged in successfully", user)),
+            Entry::ChallengeUsed | Entry::UserGone => Err(Error::Expired),
+            Entry::PhoneTaken => Err(Error::UserExists),
         }
     }
 
@@ -178,12 +181,12 @@ fn matched(attempt: Attempt) -> Result<Pending, Error> {
     }
 }
 
-fn registered(user: User) -> Success {
+fn entered(outcome: &'static str, message: &'static str, user: User) -> Success {
     Success::new(
-        "registered",
-        &Registered {
+        outcome,
+        &Entered {
             success: true,
-            message: "User registered successfully",
+            message,
             data: user,
         },
     )
