@@ -10,6 +10,10 @@
     clippy::unwrap_used,
     reason = "a measurement stops at the first surprise, and prints what it found"
 )]
+#![allow(
+    clippy::ref_option,
+    reason = "an answer that did not come is passed on as it is"
+)]
 
 mod fleet;
 mod ledger;
