@@ -1,5 +1,6 @@
 //! Any bytes as the body of a POST, at both functions.
 #![no_main]
+#![allow(clippy::panic, reason = "how a fuzzer is told")]
 
 use fuzz::{Functions, Route};
 use lambda_http::{Body, Request, RequestExt, http::Method};

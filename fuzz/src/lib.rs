@@ -1,6 +1,10 @@
 //! Both functions as the fuzzer calls them: whole, but over stores that refuse to be connected to.
 //! What can be read is therefore answered 503, and all else as it always is.
-#![allow(clippy::unwrap_used, reason = "the fuzzer stops at the first surprise")]
+#![allow(
+    clippy::missing_panics_doc,
+    clippy::unwrap_used,
+    reason = "the fuzzer stops at the first surprise"
+)]
 
 #[path = "../../tests/harness/answer.rs"]
 mod answer;

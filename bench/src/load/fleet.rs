@@ -13,7 +13,7 @@ use std::{
 
 use lambda_simulator::{InvocationState, InvocationStatus, Simulator};
 use serde_json::Value;
-use tests::{Answer, Route};
+use tests::{Answer, Route, until};
 use tokio::{
     process::{Child, Command},
     sync::Semaphore,
@@ -72,6 +72,13 @@ impl Fleet {
                 .spawn()
                 .unwrap();
             instances.push_back(Instance { simulator, process });
+        }
+        // Starting so many at once takes its time, which is no request's.
+        for instance in &instances {
+            until("the function asks for events", async || {
+                instance.simulator.is_initialized().await
+            })
+            .await;
         }
         Self {
             idle: RefCell::new(instances),

@@ -1,5 +1,5 @@
-//! Hammers both functions, 64 processes of them, with honest and hostile people for a minute, and restarts a
-//! store in the middle. Then everything is compared: what was answered, what was sent, what is stored.
+//! Hammers both functions, 64 processes of them, with honest and hostile people for a minute, and
+//! restarts a store in the middle. Then everything is compared: what was answered, what was sent, what is stored.
 //! Ends with an error if anything is not as it must be, and prints the tables of `docs/reliability.md`.
 //!
 //!     load [SECONDS]
@@ -9,6 +9,10 @@
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a measurement stops at the first surprise, and prints what it found"
+)]
+#![allow(
+    clippy::ref_option,
+    reason = "an answer that did not come is passed on as it is"
 )]
 
 mod fleet;
@@ -36,9 +40,12 @@ const PROCESSES: usize = 32;
 /// How long the restarted store is away.
 const AWAY: Duration = Duration::from_secs(3);
 
-/// Limits that are reached, so that they can be seen to hold. The others have their defaults.
-const TOTAL: u64 = 10;
-const LIMIT_TOTAL: &str = "10/1s";
+/// Limits that are reached, so that they can be seen to hold; the others have their defaults. Per
+/// second, and per ten minutes.
+const TOTAL: u64 = 20;
+const LIMIT_TOTAL: &str = "20/1s";
+const GUESSES: u64 = 10;
+const LIMIT_GUESSES: &str = "10/10m";
 
 /// Which store is restarted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +99,7 @@ async fn run(seed: u64, store: Store, length: Duration) -> bool {
         ("SMS_PROVIDER", "sns"),
         ("AWS_ENDPOINT_URL_SNS", &endpoint),
         ("LIMIT_TOTAL", LIMIT_TOTAL),
+        ("LIMIT_GUESSES", LIMIT_GUESSES),
         ("PUMPING", "off"),
     ];
     let logs = tempfile::tempdir().unwrap();
