@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::Cmd;
 use shared::config::Env;
-use tests::{Behaviour, Fault, Provider, Service, fresh_phone, until, wrong};
+use tests::{Behaviour, Fault, Provider, RedisServer, Service, fresh_phone, until, wrong};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -331,6 +331,19 @@ async fn a_redis_that_refuses_for_a_while_is_503_and_works_again_by_itself() {
         assert_eq!(service.sign_up("Ada", &other).await.status, 200, "{name}");
         assert_eq!(service.verify(&phone, &code).await.status, 200, "{name}");
     }
+}
+
+/// The open connections lead to what has become a replica, new ones to the new primary.
+#[tokio::test]
+async fn after_a_failover_of_redis_the_new_primary_is_found_unnoticed() {
+    let service = start(&[]).await;
+    let primary = RedisServer::start().await;
+    let replicate = ["REPLICAOF", "127.0.0.1", "1"];
+    service.redis_server.run::<()>(&replicate).await;
+    service.redis.lead_to(&primary.address());
+    let phone = fresh_phone();
+    let code = service.code_for(&phone).await;
+    assert_eq!(service.verify(&phone, &code).await.status, 200);
 }
 
 /// Somebody else's script runs for so long that Redis answers `BUSY`.
