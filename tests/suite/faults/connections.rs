@@ -21,6 +21,8 @@ const ANSWER_LOST: [Fault; 4] = [
     Fault::LoseAnswer,
 ];
 
+type Commands = &'static [&'static [&'static str]];
+
 /// Short, because some faults are waited for to the end.
 async fn start(own: &[(&str, &str)]) -> Service {
     let mut settings = vec![("STORE_TIMEOUT_MS", "1000")];
@@ -287,7 +289,7 @@ async fn a_postgres_that_is_starting_up_is_503() {
 
 #[tokio::test]
 async fn a_redis_that_refuses_for_a_while_is_503_and_works_again_by_itself() {
-    let refusals: [(&str, &[&[&str]], &[&[&str]]); 4] = [
+    let refusals: [(&str, Commands, Commands); 4] = [
         (
             "READONLY",
             &[&["REPLICAOF", "127.0.0.1", "1"]],

@@ -94,7 +94,7 @@ fn number(variable: &str, default: u64) -> u64 {
 #[tokio::test]
 async fn whatever_breaks_no_invariant_does() {
     let (seed, schedules) = (number("FAULT_SEED", 1), number("FAULT_SCHEDULES", 300));
-    println!("FAULT_SEED={seed} FAULT_SCHEDULES={schedules}");
+    eprintln!("FAULT_SEED={seed} FAULT_SCHEDULES={schedules}");
     let workers = (0..SIDE_BY_SIDE.min(schedules)).map(async |worker| {
         let world = World::new().await;
         let mut tally = Tally::default();
@@ -109,7 +109,7 @@ async fn whatever_breaks_no_invariant_does() {
             *all.entry(answer).or_insert(0) += count;
         }
     }
-    println!("{all:#?}");
+    eprintln!("{all:#?}");
 }
 
 fn draw(seed: u64) -> Vec<Step> {
