@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::FutureExt;
 use lambda_http::{
-    Body, Request, RequestExt, Response,
+    Body, Context, Request, RequestExt, Response,
     http::{
         HeaderValue, StatusCode,
         header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER},
@@ -221,9 +221,7 @@ pub fn client_address(request: &Request) -> ClientAddress {
 /// When the request that begins now has to be answered: after `timeout`, or sooner if Lambda cuts it
 /// off sooner.
 pub fn deadline(request: &Request, timeout: Duration) -> Instant {
-    let cut_off = request
-        .lambda_context_ref()
-        .map(|context| context.deadline());
+    let cut_off = request.lambda_context_ref().map(Context::deadline);
     Instant::now() + time_left(timeout, cut_off, SystemTime::now())
 }
 

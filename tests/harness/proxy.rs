@@ -22,6 +22,7 @@ use crate::until;
 
 pub struct Proxy {
     address: String,
+    target: Arc<Mutex<String>>,
     shared: Arc<Shared>,
 }
 
@@ -69,10 +70,11 @@ impl Proxy {
     pub async fn to(target: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let target = target.to_owned();
+        let target = Arc::new(Mutex::new(target.to_owned()));
         let shared = Arc::<Shared>::default();
         let this = Self {
             address,
+            target: Arc::clone(&target),
             shared: Arc::clone(&shared),
         };
         tokio::spawn(async move {
@@ -80,7 +82,8 @@ impl Proxy {
                 if shared.is_cut.load(Ordering::SeqCst) {
                     continue;
                 }
-                let Ok(server) = TcpStream::connect(&target).await else {
+                let target = target.lock().unwrap().clone();
+                let Ok(server) = TcpStream::connect(target).await else {
                     continue;
                 };
                 shared.open.fetch_add(1, Ordering::SeqCst);
@@ -97,6 +100,11 @@ impl Proxy {
 
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Passes new connections on to another target.
+    pub fn lead_to(&self, target: &str) {
+        target.clone_into(&mut self.target.lock().unwrap());
     }
 
     /// Closes every connection and refuses new ones.

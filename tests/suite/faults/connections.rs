@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::Cmd;
 use shared::config::Env;
-use tests::{Behaviour, Fault, Provider, Service, fresh_phone, until, wrong};
+use tests::{Behaviour, Fault, Provider, RedisServer, Service, fresh_phone, until, wrong};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -20,6 +20,8 @@ const ANSWER_LOST: [Fault; 4] = [
     Fault::HalfClose,
     Fault::LoseAnswer,
 ];
+
+type Commands = &'static [&'static [&'static str]];
 
 /// Short, because some faults are waited for to the end.
 async fn start(own: &[(&str, &str)]) -> Service {
@@ -287,7 +289,7 @@ async fn a_postgres_that_is_starting_up_is_503() {
 
 #[tokio::test]
 async fn a_redis_that_refuses_for_a_while_is_503_and_works_again_by_itself() {
-    let refusals: [(&str, &[&[&str]], &[&[&str]]); 4] = [
+    let refusals: [(&str, Commands, Commands); 4] = [
         (
             "READONLY",
             &[&["REPLICAOF", "127.0.0.1", "1"]],
@@ -331,6 +333,19 @@ async fn a_redis_that_refuses_for_a_while_is_503_and_works_again_by_itself() {
         assert_eq!(service.sign_up("Ada", &other).await.status, 200, "{name}");
         assert_eq!(service.verify(&phone, &code).await.status, 200, "{name}");
     }
+}
+
+/// The open connections lead to what has become a replica, new ones to the new primary.
+#[tokio::test]
+async fn after_a_failover_of_redis_the_new_primary_is_found_unnoticed() {
+    let service = start(&[]).await;
+    let primary = RedisServer::start().await;
+    let replicate = ["REPLICAOF", "127.0.0.1", "1"];
+    service.redis_server.run::<()>(&replicate).await;
+    service.redis.lead_to(&primary.address());
+    let phone = fresh_phone();
+    let code = service.code_for(&phone).await;
+    assert_eq!(service.verify(&phone, &code).await.status, 200);
 }
 
 /// Somebody else's script runs for so long that Redis answers `BUSY`.

@@ -94,7 +94,7 @@ fn number(variable: &str, default: u64) -> u64 {
 #[tokio::test]
 async fn whatever_breaks_no_invariant_does() {
     let (seed, schedules) = (number("FAULT_SEED", 1), number("FAULT_SCHEDULES", 300));
-    println!("FAULT_SEED={seed} FAULT_SCHEDULES={schedules}");
+    eprintln!("FAULT_SEED={seed} FAULT_SCHEDULES={schedules}");
     let workers = (0..SIDE_BY_SIDE.min(schedules)).map(async |worker| {
         let world = World::new().await;
         let mut tally = Tally::default();
@@ -109,7 +109,7 @@ async fn whatever_breaks_no_invariant_does() {
             *all.entry(answer).or_insert(0) += count;
         }
     }
-    println!("{all:#?}");
+    eprintln!("{all:#?}");
 }
 
 fn draw(seed: u64) -> Vec<Step> {
@@ -200,9 +200,11 @@ impl World {
             let told = || format!("FAULT_SEED={seed}, step {number} of {schedule:#?}");
             self.begin(step).await;
             run.redis_kept_its_memory &= !matches!(step.redis, Some(Trouble::Emptied));
-            run.act(step, &told, tally).await;
+            run.act(step.action, &told, tally).await;
             self.end().await;
-            run.look_after_the_code().await;
+            if matches!(step.action, Action::SignUp | Action::SignUps(_)) {
+                run.look_after_the_code().await;
+            }
             run.check(&told).await;
         }
         run.check_that_nothing_is_lost(&|| format!("FAULT_SEED={seed}: {schedule:#?}"))
@@ -254,10 +256,10 @@ async fn suffer(store: &Proxy, trouble: Option<Trouble>) {
 }
 
 impl Run<'_> {
-    async fn act(&mut self, step: &Step, told: &impl Fn() -> String, tally: &mut Tally) {
-        match step.action {
-            Action::SignUp => self.sign_up(1, step, told, tally).await,
-            Action::SignUps(times) => self.sign_up(times, step, told, tally).await,
+    async fn act(&mut self, action: Action, told: &impl Fn() -> String, tally: &mut Tally) {
+        match action {
+            Action::SignUp => self.sign_up(1, told, tally).await,
+            Action::SignUps(times) => self.sign_up(times, told, tally).await,
             Action::Right => self.verify(1, |code| code, told, tally).await,
             Action::Rights(times) => self.verify(times, |code| code, told, tally).await,
             Action::Wrong => self.verify(1, |code| wrong(&code), told, tally).await,
@@ -266,13 +268,7 @@ impl Run<'_> {
         }
     }
 
-    async fn sign_up(
-        &mut self,
-        times: usize,
-        step: &Step,
-        told: &impl Fn() -> String,
-        tally: &mut Tally,
-    ) {
+    async fn sign_up(&mut self, times: usize, told: &impl Fn() -> String, tally: &mut Tally) {
         let before = self.world.provider.messages_to(&self.phone).len();
         let requests = (0..times).map(|_| in_time(self.world.service.sign_up("Ada", &self.phone)));
         let answers = join_all(requests).await;
@@ -304,8 +300,6 @@ impl Run<'_> {
             let code = (new == 1).then(|| messages[before][..6].to_owned());
             let id = answer.text("challenge_id").to_owned();
             self.challenge = code.map(|code| (id, code));
-            let is_certain = matches!(step.provider, Behaviour::Refuse(..));
-            assert!(!is_certain, "200 for a refused message in {}", told());
         } else if sent > 0 {
             // Which of several is the pending one is not known.
             self.challenge = None;
