@@ -9,6 +9,8 @@ pub mod config;
 pub mod connect;
 pub mod otp;
 pub mod phone;
+pub mod sessions;
 pub mod sms;
 pub mod telemetry;
+pub mod token;
 pub mod users;

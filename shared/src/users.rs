@@ -4,6 +4,8 @@
 //! a transaction block, so that it works through RDS Proxy and PgBouncer in transaction mode.
 //! "Not there" is a value; an error is a fault of the store.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use tokio::time::Instant;
 use tokio_postgres::{Row, types::Type};
@@ -16,7 +18,7 @@ use crate::{
 
 /// Reads and writes users.
 pub struct Users {
-    postgres: Postgres,
+    postgres: Arc<Postgres>,
 }
 
 /// A person's name: 1 to 100 characters, none of which is a control, a line separator or a
@@ -73,8 +75,10 @@ impl Name {
 }
 
 impl Users {
-    pub fn new(postgres: Postgres) -> Self {
-        Self { postgres }
+    pub fn new(postgres: impl Into<Arc<Postgres>>) -> Self {
+        Self {
+            postgres: postgres.into(),
+        }
     }
 
     /// Opens the connection to Postgres ahead of the first request.
@@ -97,6 +101,27 @@ impl Users {
             )
             .await?;
         Ok(row.try_get(0)?)
+    }
+
+    /// The user with this id.
+    pub async fn find(&self, id: i64, deadline: Instant) -> Result<Option<User>, StoreError> {
+        let row = self
+            .postgres
+            .read_one(
+                r#"
+                SELECT id, name, phone_number, version,
+                       to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+                           AS created_at
+                FROM (VALUES (1)) AS always LEFT JOIN users ON id = $1
+                "#,
+                &[(&id, Type::INT8)],
+                deadline,
+            )
+            .await?;
+        if row.try_get::<_, Option<i64>>("id")?.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(read_user(&row)?))
     }
 
     /// Registers the user whose code was right. However often and by however many it is called for
