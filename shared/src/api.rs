@@ -12,9 +12,7 @@ use lambda_http::{
     Body, Request, RequestExt, Response,
     http::{
         HeaderValue, StatusCode,
-        header::{
-            ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE,
-        },
+        header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     request::RequestContext,
 };

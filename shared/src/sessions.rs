@@ -211,10 +211,12 @@ impl Sessions {
             .into_iter()
             .find(|successor| successor.digest() == newest);
         // There is one, or the statement would have ended the session.
-        Ok(successor.map_or(Refresh::Absent, |successor| Refresh::Refreshed {
-            user_id,
-            successor,
-        }))
+        Ok(
+            successor.map_or(Refresh::Absent, |successor| Refresh::Refreshed {
+                user_id,
+                successor,
+            }),
+        )
     }
 
     /// Ends the token's session, if there is one. Its secret is not looked at: one that is not the
@@ -235,5 +237,79 @@ impl Sessions {
             )
             .await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn successors(peppers: &str) -> Successors {
+        Successors::from_env(&Env::from([("OTP_PEPPER", peppers)])).unwrap()
+    }
+
+    #[test]
+    fn a_token_survives_its_text() {
+        let token = RefreshToken::generate();
+        let text = token.expose();
+        assert_eq!(text.len(), 32 + 1 + 43);
+        let read = RefreshToken::parse(&text).unwrap();
+        assert_eq!(read.expose(), text);
+        assert_eq!(read.digest(), token.digest());
+        assert_ne!(RefreshToken::generate().expose(), text);
+    }
+
+    #[test]
+    fn whatever_has_another_shape_is_no_token() {
+        let text = RefreshToken::generate().expose();
+        let (id, secret) = text.split_once('.').unwrap();
+        for other in [
+            "",
+            ".",
+            id,
+            &text[..text.len() - 1],
+            &format!("{text}="),
+            &format!("{text}A"),
+            &format!("{text}.{secret}"),
+            &format!(" {text}"),
+            &format!("{text}\n"),
+            &format!("{}.{secret}", "G".repeat(32)),
+            &format!("{}.{secret}", "A".repeat(32)),
+            &format!("{}.{secret}", &id[1..]),
+            &format!("{id}.{}", "+".repeat(43)),
+        ] {
+            assert!(RefreshToken::parse(other).is_none(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_successor_depends_on_secret_and_pepper_and_on_nothing_else() {
+        let (old, new) = ("a".repeat(32), "b".repeat(32));
+        let token = RefreshToken::generate();
+        let text = |tokens: Vec<RefreshToken>| -> Vec<String> {
+            tokens.iter().map(RefreshToken::expose).collect()
+        };
+        let before = text(successors(&old).of(&token));
+        assert_eq!(before, text(successors(&old).of(&token)));
+        let after = text(successors(&format!("{new},{old}")).of(&token));
+        assert_eq!((after.len(), &after[1]), (2, &before[0]));
+        assert_ne!(after[0], after[1]);
+        let other = RefreshToken {
+            session_id: token.session_id.clone(),
+            ..RefreshToken::generate()
+        };
+        assert_ne!(text(successors(&old).of(&other)), before);
+    }
+
+    /// What Python's `hmac` and `hkdf` of the package `cryptography` compute.
+    #[test]
+    fn a_successor_is_hmac_sha256_under_a_key_of_hkdf() {
+        let token = RefreshToken {
+            session_id: "0".repeat(32),
+            secret: [7; 32],
+        };
+        let successor = &successors(&"k".repeat(32)).of(&token)[0];
+        let expected = 0x82df_02b2_2f38_8178_3df3_75f1_00e0_9c75_u128;
+        assert_eq!(successor.secret[..16], expected.to_be_bytes());
     }
 }

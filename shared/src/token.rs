@@ -487,3 +487,167 @@ fn decode(part: &str) -> Result<Vec<u8>, Invalid> {
 fn decode_json<T: for<'a> Deserialize<'a>>(part: &str) -> Result<T, Invalid> {
     serde_json::from_slice(&decode(part)?).map_err(|_| Invalid::Malformed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_lc_rs::{encoding::AsDer, rsa::KeySize};
+    use base64::prelude::BASE64_STANDARD;
+
+    const AT: Duration = Duration::from_secs(1_800_000_000);
+
+    fn pem(pkcs8: &[u8]) -> String {
+        let text = BASE64_STANDARD.encode(pkcs8);
+        format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n")
+    }
+
+    fn p256() -> String {
+        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        pem(key.to_pkcs8v1().unwrap().as_ref())
+    }
+
+    fn env(private_key: &str) -> Env {
+        Env::from([
+            (ISSUER, "https://auth.example.com"),
+            ("TOKEN_AUDIENCE", "tests"),
+            (PRIVATE_KEY, private_key),
+        ])
+    }
+
+    fn both(private_key: &str) -> (Signer, Verifier) {
+        let env = env(private_key);
+        let signer = Signer::from_env(&env).unwrap();
+        let verifier = Verifier::from_env(&env, &signer).unwrap();
+        (signer, verifier)
+    }
+
+    fn at(seconds: i64) -> SystemTime {
+        let time = UNIX_EPOCH + AT;
+        let distance = Duration::from_secs(seconds.unsigned_abs());
+        if seconds < 0 {
+            time - distance
+        } else {
+            time + distance
+        }
+    }
+
+    #[test]
+    fn a_token_is_good_for_fifteen_minutes_and_the_leeway_and_not_a_second_longer() {
+        let (signer, verifier) = both(&p256());
+        let token = signer.access_token(7, at(0));
+        for (time, verdict) in [
+            (-31, Err(Invalid::NotYetValid)),
+            (-30, Ok(Claims { user_id: 7 })),
+            (0, Ok(Claims { user_id: 7 })),
+            (900 + 29, Ok(Claims { user_id: 7 })),
+            (900 + 30, Err(Invalid::Expired)),
+        ] {
+            assert_eq!(verifier.verify(&token, at(time)), verdict, "{time}");
+        }
+    }
+
+    #[test]
+    fn the_kind_of_key_decides_the_algorithm() {
+        let rsa = rsa::KeyPair::generate(KeySize::Rsa2048).unwrap();
+        let rsa = pem(AsDer::<aws_lc_rs::encoding::Pkcs8V1Der>::as_der(&rsa)
+            .unwrap()
+            .as_ref());
+        for (key, algorithm) in [(rsa, "RS256"), (p256(), "ES256")] {
+            let (signer, verifier) = both(&key);
+            let token = signer.access_token(7, at(0));
+            let header: serde_json::Value = decode_json(token.split('.').next().unwrap()).unwrap();
+            assert_eq!(header["alg"], algorithm);
+            assert_eq!(
+                verifier.verify(&token, at(0)),
+                Ok(Claims { user_id: 7 }),
+                "{algorithm}"
+            );
+        }
+    }
+
+    /// The example of RFC 7638 §3.1.
+    #[test]
+    fn a_key_id_is_the_thumbprint_of_the_key() {
+        let n = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6\
+                 tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65\
+                 YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdk\
+                 t-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDK\
+                 gw";
+        let jwk = Jwk::new(
+            "RS256",
+            RequiredMembers::Rsa {
+                e: "AQAB".into(),
+                kty: "RSA",
+                n: n.into(),
+            },
+        );
+        assert_eq!(jwk.kid, "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+    }
+
+    #[test]
+    fn a_key_may_be_written_in_one_line() {
+        let key = p256();
+        let (signer, _) = both(&key);
+        let (same, _) = both(&key.replace('\n', "\\n"));
+        assert_eq!(signer.public.jwk.kid, same.public.jwk.kid);
+    }
+
+    #[test]
+    fn weak_and_foreign_keys_are_refused_by_name_and_not_echoed() {
+        // `openssl genpkey`: RSA of 1024 bits, P-384.
+        let short = "MIICdQIBADANBgkqhkiG9w0BAQEFAASCAl8wggJbAgEAAoGBAKj3";
+        let p384 =
+            EcdsaKeyPair::generate(&aws_lc_rs::signature::ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
+        let p384 = pem(p384.to_pkcs8v1().unwrap().as_ref());
+        let public = p256().replace("PRIVATE", "PUBLIC");
+        for key in ["hunter2", short, &pem(b"hunter2"), &p384, &public] {
+            let error = Signer::from_env(&env(key)).err().unwrap().to_string();
+            assert!(
+                error.starts_with("TOKEN_PRIVATE_KEY must") && !error.contains("hunter2"),
+                "{error}"
+            );
+        }
+        for keys in ["hunter2", &p256(), &public] {
+            let own = p256();
+            let env = Env::from([
+                (ISSUER, "https://auth.example.com"),
+                ("TOKEN_AUDIENCE", "tests"),
+                (PRIVATE_KEY, &own),
+                (PUBLIC_KEYS, keys),
+            ]);
+            let signer = Signer::from_env(&env).unwrap();
+            let error = Verifier::from_env(&env, &signer).err().unwrap().to_string();
+            assert!(error.starts_with("TOKEN_PUBLIC_KEYS must"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_rsa_key_needs_2048_bits() {
+        // 128 bytes of modulus, as openssl would write the public key.
+        let short: Vec<u8> = [0x30, 0x81, 0x89, 0x02, 0x81, 0x81, 0x00]
+            .into_iter()
+            .chain([0xc1; 128])
+            .chain([0x02, 0x03, 0x01, 0x00, 0x01])
+            .collect();
+        assert_eq!(rsa_components(&short).unwrap().0.len(), 128);
+        assert!(PublicKey::rsa(&short).is_none());
+    }
+
+    #[test]
+    fn an_issuer_is_a_url_to_which_a_path_can_be_added() {
+        let key = p256();
+        for issuer in [
+            "auth.example.com",
+            "https://auth.example.com/",
+            "https://auth.example.com?a",
+            "https://auth.example.com#a",
+        ] {
+            let env = Env::from([
+                (ISSUER, issuer),
+                ("TOKEN_AUDIENCE", "tests"),
+                (PRIVATE_KEY, &key),
+            ]);
+            assert!(Signer::from_env(&env).is_err(), "{issuer}");
+        }
+    }
+}

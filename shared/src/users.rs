@@ -14,6 +14,7 @@ use crate::{
     challenge::Pending,
     connect::{Postgres, StoreError},
     phone::PhoneNumber,
+    sessions::RefreshToken,
 };
 
 /// Reads and writes users.
@@ -126,10 +127,14 @@ impl Users {
 
     /// Registers the user whose code was right. However often and by however many it is called for
     /// one challenge, one call at most registers: the first to insert the challenge's id.
+    ///
+    /// The same statement opens the session of the refresh token, so that a token is good if and
+    /// only if its user is.
     pub async fn register(
         &self,
         pending: &Pending,
         phone: &PhoneNumber,
+        session: &RefreshToken,
         deadline: Instant,
     ) -> Result<Registration, StoreError> {
         let row = self
@@ -146,6 +151,9 @@ impl Users {
                     SELECT $2, $3 FROM used
                     ON CONFLICT (phone_number) DO NOTHING
                     RETURNING id, created_at, name, phone_number, version
+                ), opened AS (
+                    INSERT INTO sessions (id, user_id, token_digest)
+                    SELECT $4, id, $5 FROM registered
                 )
                 SELECT EXISTS (SELECT FROM used) AS first_use,
                        id, name, phone_number, version,
@@ -157,6 +165,8 @@ impl Users {
                     (&pending.id.as_str(), Type::TEXT),
                     (&pending.name.as_str(), Type::TEXT),
                     (&phone.as_e164(), Type::TEXT),
+                    (&session.session_id(), Type::TEXT),
+                    (&session.digest().as_slice(), Type::BYTEA),
                 ],
                 deadline,
             )

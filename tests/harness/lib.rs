@@ -14,6 +14,7 @@
 mod answer;
 mod database;
 mod function;
+mod keys;
 mod log;
 mod pgbouncer;
 mod phones;
@@ -22,6 +23,7 @@ mod proxy;
 mod redis_server;
 mod service;
 mod tls;
+mod web;
 
 use std::{net::TcpListener, time::Duration};
 
@@ -30,14 +32,16 @@ use rand::{RngExt, rand_core::UnwrapErr, rngs::SysRng};
 pub use answer::Answer;
 pub use database::Database;
 pub use function::{Function, Invocation, binary};
+pub use keys::{AUDIENCE, ISSUER, Key, decoded, signing_key, unsigned};
 pub use log::Secrets;
 pub use pgbouncer::PgBouncer;
 pub use phones::{fresh_phone, messages_to};
 pub use provider::{Behaviour, Provider};
 pub use proxy::Proxy;
 pub use redis_server::RedisServer;
-pub use service::{Service, event, event_from, settings, wrong};
+pub use service::{Service, Tokens, event, event_from, settings, wrong};
 pub use tls::{Authority, TlsProxy};
+pub use web::serve;
 
 /// A pepper of the right length.
 pub const PEPPER: &str = "tests-only-pepper-of-32-bytes-00";

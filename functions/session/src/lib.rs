@@ -113,10 +113,9 @@ impl Session {
                     Ok(Success::new("published", &self.verifier.metadata()).cacheable())
                 }
                 (_, "/token/refresh" | "/logout") => Err(Failure::method_not_allowed("POST")),
-                (
-                    _,
-                    "/me" | "/.well-known/jwks.json" | "/.well-known/openid-configuration",
-                ) => Err(Failure::method_not_allowed("GET")),
+                (_, "/me" | "/.well-known/jwks.json" | "/.well-known/openid-configuration") => {
+                    Err(Failure::method_not_allowed("GET"))
+                }
                 _ => Err(Failure::not_found()),
             }
         })
@@ -174,7 +173,10 @@ impl Session {
     async fn me(&self, request: &Authenticated, report: &mut Report) -> Result<Success, Error> {
         let deadline = Instant::now() + self.deadlines.request;
         let find = self.users.find(request.claims().user_id(), deadline);
-        let data = report.postgres(find).await?.ok_or(Unauthenticated::UserGone)?;
+        let data = report
+            .postgres(find)
+            .await?
+            .ok_or(Unauthenticated::UserGone)?;
         let success = true;
         Ok(Success::new("read", &Me { success, data }))
     }

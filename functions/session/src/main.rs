@@ -3,8 +3,8 @@
 use std::{convert::Infallible, process::ExitCode};
 
 use lambda_http::service_fn;
-use shared::{config::Env, telemetry};
 use session::Session;
+use shared::{config::Env, telemetry};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {

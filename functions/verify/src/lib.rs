@@ -1,6 +1,6 @@
-//! `POST /verify`: the code comes back, and whoever has it is registered.
+//! `POST /verify`: the code comes back, and whoever has it is registered and signed in.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use lambda_http::{
     Body, Request, Response,
@@ -14,7 +14,9 @@ use shared::{
     connect::{Postgres, Redis, StoreError},
     otp::{Length, OtpCode},
     phone::{self, PhoneNumber},
+    sessions::{RefreshToken, Tokens},
     telemetry::{Count, Report},
+    token::Signer,
     users::{Registration, User, Users},
 };
 use tokio::time::Instant;
@@ -23,6 +25,7 @@ use tokio::time::Instant;
 pub struct Verify {
     pub users: Users,
     pub challenges: Checker,
+    signer: Signer,
     phones: phone::Parser,
     code_length: Length,
     require_challenge_id: bool,
@@ -50,6 +53,7 @@ struct Registered {
     success: bool,
     message: &'static str,
     data: User,
+    tokens: Tokens,
 }
 
 /// The ways in which nobody is registered.
@@ -85,6 +89,7 @@ impl Verify {
         Ok(Self {
             users: Users::new(Postgres::from_env(env, deadlines.store)?),
             challenges: Checker::from_env(env, redis)?,
+            signer: Signer::from_env(env)?,
             phones: phone::Parser::from_env(env)?,
             code_length: Length::from_env(env)?,
             require_challenge_id: env.flag("REQUIRE_CHALLENGE_ID")?,
@@ -130,12 +135,25 @@ impl Verify {
         if pending.first_match {
             report.count(Count::CodeVerified);
         }
-        let register = self.users.register(&pending, &phone, deadline);
+        let session = RefreshToken::generate();
+        let register = self.users.register(&pending, &phone, &session, deadline);
         match report.postgres(register).await? {
-            Registration::Registered(user) => Ok(registered(user)),
+            Registration::Registered(user) => Ok(self.registered(user, &session)),
             Registration::ChallengeUsed => Err(Error::Expired),
             Registration::PhoneTaken => Err(Error::UserExists),
         }
+    }
+
+    fn registered(&self, user: User, session: &RefreshToken) -> Success {
+        Success::new(
+            "registered",
+            &Registered {
+                success: true,
+                message: "User registered successfully",
+                tokens: Tokens::new(&self.signer, user.id, session, SystemTime::now()),
+                data: user,
+            },
+        )
     }
 
     fn read(&self, request: &Request, report: &mut Report) -> Result<Guess, Error> {
@@ -172,17 +190,6 @@ fn matched(attempt: Attempt) -> Result<Pending, Error> {
         Attempt::Limited(limited) => Err(Error::Limited(limited)),
         Attempt::Absent => Err(Error::Expired),
     }
-}
-
-fn registered(user: User) -> Success {
-    Success::new(
-        "registered",
-        &Registered {
-            success: true,
-            message: "User registered successfully",
-            data: user,
-        },
-    )
 }
 
 impl From<Error> for Failure {
