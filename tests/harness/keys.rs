@@ -22,6 +22,17 @@ pub fn signing_key() -> &'static Key {
     KEY.get_or_init(Key::p256)
 }
 
+/// What a function that signs tokens reads.
+pub fn token_settings() -> [(&'static str, &'static str); 3] {
+    static PEM: OnceLock<String> = OnceLock::new();
+    let pem = PEM.get_or_init(|| signing_key().private_pem());
+    [
+        ("TOKEN_ISSUER", ISSUER),
+        ("TOKEN_AUDIENCE", AUDIENCE),
+        ("TOKEN_PRIVATE_KEY", pem),
+    ]
+}
+
 impl Key {
     pub fn p256() -> Self {
         Self(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap())

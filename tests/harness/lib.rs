@@ -32,7 +32,7 @@ use rand::{RngExt, rand_core::UnwrapErr, rngs::SysRng};
 pub use answer::Answer;
 pub use database::Database;
 pub use function::{Function, Invocation, binary};
-pub use keys::{AUDIENCE, ISSUER, Key, decoded, signing_key, unsigned};
+pub use keys::{AUDIENCE, ISSUER, Key, decoded, signing_key, token_settings, unsigned};
 pub use log::Secrets;
 pub use pgbouncer::PgBouncer;
 pub use phones::{fresh_phone, messages_to};

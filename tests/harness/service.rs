@@ -8,8 +8,7 @@ use signup::Signup;
 use verify::Verify;
 
 use crate::{
-    AUDIENCE, Answer, Database, ISSUER, PEPPER, Proxy, RedisServer, fresh_phone, messages_to,
-    signing_key,
+    Answer, Database, PEPPER, Proxy, RedisServer, fresh_phone, messages_to, token_settings,
 };
 
 /// The service as its clients see it, with proxies between it and its stores.
@@ -52,9 +51,6 @@ pub fn settings(database_url: &str, redis_url: &str) -> Vec<(String, String)> {
         ("DATABASE_URL", database_url),
         ("REDIS_URL", redis_url),
         ("OTP_PEPPER", PEPPER),
-        ("TOKEN_ISSUER", ISSUER),
-        ("TOKEN_AUDIENCE", AUDIENCE),
-        ("TOKEN_PRIVATE_KEY", &signing_key().private_pem()),
         ("SMS_PROVIDER", "sns"),
         ("ALLOWED_COUNTRIES", "*"),
         ("LIMIT_PHONE", "off"),
@@ -64,8 +60,10 @@ pub fn settings(database_url: &str, redis_url: &str) -> Vec<(String, String)> {
         ("LIMIT_GUESSES", "off"),
         ("LIMIT_FAILURES", "off"),
     ]
+    .into_iter()
+    .chain(token_settings())
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .into()
+    .collect()
 }
 
 /// An API Gateway event (HTTP API, payload format 2.0).
