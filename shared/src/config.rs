@@ -47,6 +47,19 @@ impl Env {
         )
     }
 
+    /// With these variables as given, whatever they were; `None` unsets one.
+    #[must_use]
+    pub fn with<'a>(
+        mut self,
+        variables: impl IntoIterator<Item = (&'a str, Option<&'a String>)>,
+    ) -> Self {
+        for (name, value) in variables {
+            self.0
+                .insert(name.to_owned(), value.cloned().unwrap_or_default());
+        }
+        self
+    }
+
     /// The text of a variable, `None` when it is not set or empty.
     pub fn text(&self, name: &'static str) -> Option<&str> {
         self.0

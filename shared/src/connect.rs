@@ -7,6 +7,8 @@
 mod postgres;
 mod redis;
 
+use std::net::IpAddr;
+
 pub use postgres::{DatabaseUrl, Postgres};
 pub use redis::Redis;
 
@@ -19,6 +21,14 @@ pub enum StoreError {
     /// The store understood us and says that we are wrong: a fault of ours.
     #[error("{0} reports a fault")]
     Fault(&'static str, #[source] Cause),
+}
+
+/// Whether a host is this machine, so that nobody listens on the way to it.
+fn is_loopback(host: &str) -> bool {
+    host == "localhost"
+        || host
+            .parse()
+            .is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;

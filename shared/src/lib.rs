@@ -4,6 +4,7 @@
 //! each other; nothing in here knows which function it serves.
 
 pub mod api;
+pub mod aws;
 pub mod challenge;
 pub mod config;
 pub mod connect;

@@ -7,6 +7,7 @@
     reason = "a test stops at the first surprise"
 )]
 
+mod aws;
 mod codes;
 mod contract;
 mod conversion;

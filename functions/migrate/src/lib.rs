@@ -6,6 +6,7 @@ use std::{collections::HashSet, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use shared::{
+    aws::{IamError, IamLogin},
     config::{self, Env},
     connect::DatabaseUrl,
 };
@@ -59,6 +60,8 @@ pub enum Error {
     OutOfReach,
     #[error("cannot connect to the database")]
     Connect(#[source] sqlx::Error),
+    #[error("cannot sign in to the database")]
+    SignIn(#[from] IamError),
     #[error("migration failed")]
     Migrate(#[from] MigrateError),
 }
@@ -82,11 +85,14 @@ impl FromStr for Command {
 }
 
 /// Where the schema is.
-pub struct Database(PgConnectOptions);
+pub struct Database {
+    options: PgConnectOptions,
+    iam: Option<IamLogin>,
+}
 
 impl Database {
-    /// Reads `DATABASE_URL`; TLS as [`DatabaseUrl`] says, against the certificates of
-    /// `SSL_CERT_FILE` if that is set.
+    /// Reads `DATABASE_URL` and `DATABASE_IAM`; TLS as [`DatabaseUrl`] says, against the certificates
+    /// of `SSL_CERT_FILE` if that is set.
     pub fn from_env(env: &Env) -> Result<Self, config::Error> {
         let url = DatabaseUrl::from_env(env)?;
         let options = PgConnectOptions::from_str(&url.text).map_err(|_| {
@@ -97,12 +103,19 @@ impl Database {
             (true, None) => options.ssl_mode(PgSslMode::VerifyFull),
             (true, Some(file)) => options.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert(file),
         };
-        Ok(Self(options))
+        Ok(Self {
+            options,
+            iam: url.iam_login(env)?,
+        })
     }
 
     /// Carries out one command.
     pub async fn run(&self, command: Command) -> Result<Report, Error> {
-        let connecting = timeout(CONNECTING, PgConnection::connect_with(&self.0)).await;
+        let mut options = self.options.clone();
+        if let Some(iam) = &self.iam {
+            options = options.password(&iam.password().await?);
+        }
+        let connecting = timeout(CONNECTING, PgConnection::connect_with(&options)).await;
         let mut connection = connecting
             .map_err(|_| Error::OutOfReach)?
             .map_err(Error::Connect)?;

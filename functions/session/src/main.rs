@@ -12,6 +12,10 @@ async fn main() -> ExitCode {
     if let Err(error) = telemetry::init(&env) {
         return telemetry::exit(&error);
     }
+    let env = match aws::with_secret(env).await {
+        Ok(env) => env,
+        Err(error) => return telemetry::exit(&error),
+    };
     let session = match Session::from_env(&env) {
         Ok(session) => session,
         Err(error) => return telemetry::exit(&error),

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, process::ExitCode};
 
 use lambda_http::service_fn;
-use shared::{config::Env, telemetry};
+use shared::{aws, config::Env, telemetry};
 use signup::Signup;
 
 #[tokio::main(flavor = "current_thread")]
@@ -12,6 +12,10 @@ async fn main() -> ExitCode {
     if let Err(error) = telemetry::init(&env) {
         return telemetry::exit(&error);
     }
+    let env = match aws::with_secret(env).await {
+        Ok(env) => env,
+        Err(error) => return telemetry::exit(&error),
+    };
     let signup = match Signup::from_env(&env).await {
         Ok(signup) => signup,
         Err(error) => return telemetry::exit(&error),

@@ -15,8 +15,9 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::StoreError;
+use super::{StoreError, is_loopback};
 use crate::{
+    aws::IamLogin,
     config::{self, Env},
     telemetry,
 };
@@ -30,6 +31,7 @@ const CANCELLING: Duration = Duration::from_millis(500);
 pub struct Postgres {
     config: tokio_postgres::Config,
     tls: Option<MakeRustlsConnect>,
+    iam: Option<IamLogin>,
     client: Mutex<Option<Arc<Client>>>,
     timeout: Duration,
 }
@@ -38,9 +40,11 @@ pub struct Postgres {
 pub type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
 impl Postgres {
-    /// Reads `DATABASE_URL`, see [`DatabaseUrl`].
+    /// Reads `DATABASE_URL`, see [`DatabaseUrl`], and `DATABASE_IAM`, see
+    /// [`DatabaseUrl::iam_login`].
     pub fn from_env(env: &Env, timeout: Duration) -> Result<Self, config::Error> {
         let url = DatabaseUrl::from_env(env)?;
+        let iam = url.iam_login(env)?;
         let tls = url.verified_tls.then(tls_config).transpose()?;
         let mut config = url.config;
         config.ssl_mode(if tls.is_some() {
@@ -51,6 +55,7 @@ impl Postgres {
         Ok(Self {
             config,
             tls: tls.map(MakeRustlsConnect::new),
+            iam,
             client: Mutex::new(None),
             timeout,
         })
@@ -151,9 +156,16 @@ impl Postgres {
         if let Some(client) = slot.as_ref().filter(|client| !client.is_closed()) {
             return Ok(Arc::clone(client));
         }
+        let mut config = self.config.clone();
+        if let Some(iam) = &self.iam {
+            let password = Box::pin(iam.password()).await;
+            config.password(
+                password.map_err(|error| StoreError::Unavailable(POSTGRES, error.into()))?,
+            );
+        }
         let client = match &self.tls {
-            Some(tls) => Box::pin(open(&self.config, tls.clone())).await,
-            None => Box::pin(open(&self.config, NoTls)).await,
+            Some(tls) => Box::pin(open(&config, tls.clone())).await,
+            None => Box::pin(open(&config, NoTls)).await,
         }
         .map_err(|error| match StoreError::from(error) {
             StoreError::Fault(store, cause) | StoreError::Unavailable(store, cause) => {
@@ -238,9 +250,8 @@ impl DatabaseUrl {
         let config: tokio_postgres::Config = text.parse().map_err(|_| malformed())?;
         let verified_tls = match modes.last().map(|mode| &mode["sslmode=".len()..]) {
             None => {
-                let is_loopback = IpAddr::is_loopback;
                 !(config.get_hosts().iter().all(is_local)
-                    && config.get_hostaddrs().iter().all(is_loopback))
+                    && config.get_hostaddrs().iter().all(IpAddr::is_loopback))
             }
             Some("disable") => false,
             Some("require" | "verify-ca" | "verify-full") => true,
@@ -257,17 +268,36 @@ impl DatabaseUrl {
             config,
         })
     }
+
+    /// Reads `DATABASE_IAM`: with `true`, the user of the URL signs in by IAM instead of a password.
+    /// What stands in for the password is worth one too, so it goes to no other host in plain text.
+    pub fn iam_login(&self, env: &Env) -> Result<Option<IamLogin>, config::Error> {
+        const NAME: &str = "DATABASE_IAM";
+        if !env.flag(NAME)? {
+            return Ok(None);
+        }
+        let [Host::Tcp(host)] = self.config.get_hosts() else {
+            return Err(config::Error::invalid(
+                NAME,
+                "needs a DATABASE_URL with one host",
+            ));
+        };
+        if !self.verified_tls && !self.config.get_hosts().iter().all(is_local) {
+            return Err(config::Error::invalid(NAME, "needs TLS"));
+        }
+        let port = self.config.get_ports().first().copied().unwrap_or(5432);
+        let user = self
+            .config
+            .get_user()
+            .ok_or_else(|| config::Error::invalid(NAME, "needs a DATABASE_URL with a user"))?;
+        IamLogin::to_postgres(env, host, port, user).map(Some)
+    }
 }
 
 fn is_local(host: &Host) -> bool {
     match host {
         Host::Unix(_) => true,
-        Host::Tcp(name) => {
-            name == "localhost"
-                || name
-                    .parse()
-                    .is_ok_and(|address: IpAddr| address.is_loopback())
-        }
+        Host::Tcp(name) => is_loopback(name),
     }
 }
 

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use redis::{
-    FromRedisValue, IntoConnectionInfo, RedisError, ScriptInvocation, ServerErrorKind,
-    aio::MultiplexedConnection, cluster::ClusterClient, cluster_async::ClusterConnection,
+    AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, FromRedisValue, IntoConnectionInfo,
+    RedisError, ScriptInvocation, ServerErrorKind, aio::MultiplexedConnection,
+    cluster::ClusterClient, cluster_async::ClusterConnection,
 };
 use rustls::crypto::aws_lc_rs;
 use tokio::{
@@ -12,8 +13,9 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::StoreError;
+use super::{StoreError, is_loopback};
 use crate::{
+    aws::IamLogin,
     config::{self, Env},
     telemetry,
 };
@@ -25,15 +27,11 @@ const UNBOUNDED: Duration = Duration::from_mins(10);
 
 /// The one connection to Redis, or to a cluster of it.
 pub struct Redis {
-    client: RedisClient,
+    server: ConnectionInfo,
+    is_cluster: bool,
+    iam: Option<IamLogin>,
     connection: Mutex<Option<RedisConnection>>,
     timeout: Duration,
-}
-
-#[expect(clippy::large_enum_variant, reason = "a process has one")]
-enum RedisClient {
-    Server(redis::Client),
-    Cluster(ClusterClient),
 }
 
 #[derive(Clone)]
@@ -43,8 +41,9 @@ enum RedisConnection {
 }
 
 impl Redis {
-    /// Reads `REDIS_URL`, `redis://…`, or `rediss://…` for TLS, which verifies chain and name; and
-    /// `REDIS_CLUSTER`, `true` if that is a node, or the endpoint, of a cluster.
+    /// Reads `REDIS_URL`, `redis://…`, or `rediss://…` for TLS, which verifies chain and name;
+    /// `REDIS_CLUSTER`, `true` if that is a node, or the endpoint, of a cluster; and `REDIS_IAM`,
+    /// `true` if the user of the URL signs in by IAM instead of a password.
     pub fn from_env(env: &Env, timeout: Duration) -> Result<Self, config::Error> {
         const NAME: &str = "REDIS_URL";
         let url = env.required(NAME)?;
@@ -52,26 +51,14 @@ impl Redis {
             // The redis crate takes rustls's process-wide provider.
             let _already_installed = aws_lc_rs::default_provider().install_default();
         }
-        let is_cluster = env.flag("REDIS_CLUSTER")?;
-        let client = url
+        let server = url
             .into_connection_info()
-            .and_then(|info| {
-                let tcp = info.tcp_settings().clone().set_nodelay(true);
-                let info = info.set_tcp_settings(tcp.clone());
-                Ok(if is_cluster {
-                    let nodes = ClusterClient::builder([info]).tcp_settings(tcp);
-                    // Our own deadlines bound connecting and answering.
-                    let unbounded = nodes
-                        .connection_timeout(UNBOUNDED)
-                        .response_timeout(UNBOUNDED);
-                    RedisClient::Cluster(unbounded.build()?)
-                } else {
-                    RedisClient::Server(redis::Client::open(info)?)
-                })
-            })
             .map_err(|_| config::Error::invalid(NAME, "must be redis://… or rediss://…"))?;
+        let tcp = server.tcp_settings().clone().set_nodelay(true);
         Ok(Self {
-            client,
+            is_cluster: env.flag("REDIS_CLUSTER")?,
+            iam: iam_login(env, &server)?,
+            server: server.set_tcp_settings(tcp),
             connection: Mutex::new(None),
             timeout,
         })
@@ -131,8 +118,41 @@ impl Redis {
         if let Some(connection) = slot.as_ref() {
             return Ok(connection.clone());
         }
-        let connection = Box::pin(self.client.open()).await?;
+        let connection = Box::pin(self.open()).await?;
         Ok(slot.insert(connection).clone())
+    }
+
+    async fn open(&self) -> Result<RedisConnection, RedisError> {
+        let mut server = self.server.clone();
+        if let Some(iam) = &self.iam {
+            let password = iam.password().await.map_err(|error| {
+                let kind = redis::ErrorKind::AuthenticationFailed;
+                RedisError::from((kind, "no password", telemetry::chain(&error)))
+            })?;
+            let with_password = server.redis_settings().clone().set_password(password);
+            server = server.set_redis_settings(with_password);
+        }
+        // Our own deadlines bound connecting and answering.
+        if self.is_cluster {
+            let cluster = ClusterClient::builder([server.clone()])
+                .tcp_settings(server.tcp_settings().clone())
+                .connection_timeout(UNBOUNDED)
+                .response_timeout(UNBOUNDED)
+                .build()?;
+            Ok(RedisConnection::Cluster(
+                cluster.get_async_connection().await?,
+            ))
+        } else {
+            let unbounded = AsyncConnectionConfig::new()
+                .set_connection_timeout(None)
+                .set_response_timeout(None);
+            let opening = redis::Client::open(server)?;
+            Ok(RedisConnection::Server(
+                opening
+                    .get_multiplexed_async_connection_with_config(&unbounded)
+                    .await?,
+            ))
+        }
     }
 
     fn forget(&self) {
@@ -143,20 +163,27 @@ impl Redis {
     }
 }
 
-impl RedisClient {
-    async fn open(&self) -> Result<RedisConnection, RedisError> {
-        Ok(match self {
-            Self::Server(client) => {
-                // Our own deadlines bound connecting and answering.
-                let unbounded = redis::AsyncConnectionConfig::new()
-                    .set_connection_timeout(None)
-                    .set_response_timeout(None);
-                let opening = client.get_multiplexed_async_connection_with_config(&unbounded);
-                RedisConnection::Server(opening.await?)
-            }
-            Self::Cluster(client) => RedisConnection::Cluster(client.get_async_connection().await?),
-        })
+/// What stands in for the password is worth one too, so it goes to no other host in plain text.
+fn iam_login(env: &Env, server: &ConnectionInfo) -> Result<Option<IamLogin>, config::Error> {
+    const NAME: &str = "REDIS_IAM";
+    if !env.flag(NAME)? {
+        return Ok(None);
     }
+    let host = match server.addr() {
+        ConnectionAddr::TcpTls { host, .. } => host,
+        ConnectionAddr::Tcp(host, _) if is_loopback(host) => host,
+        _ => {
+            return Err(config::Error::invalid(
+                NAME,
+                "needs a REDIS_URL of rediss://…",
+            ));
+        }
+    };
+    let user = server
+        .redis_settings()
+        .username()
+        .ok_or_else(|| config::Error::invalid(NAME, "needs a REDIS_URL with a user"))?;
+    IamLogin::to_redis(env, host, user).map(Some)
 }
 
 /// Whether the connection is dead, or leads to a server that has become a replica.

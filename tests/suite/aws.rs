@@ -1,0 +1,164 @@
+//! What comes from the AWS account: the secret, and sign-in to the stores by IAM.
+
+use std::env;
+
+use serde_json::{Value, json};
+use shared::config::Env;
+use tests::{Function, PATIENCE, PEPPER, Service, event, fresh_phone, messages_to};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    time::timeout,
+};
+use verify::Verify;
+
+/// moto, which serves Secrets Manager as well as SNS.
+fn moto() -> String {
+    env::var("AWS_ENDPOINT_URL_SNS").unwrap()
+}
+
+/// Stores a secret and returns its ARN.
+async fn secret(text: &str) -> String {
+    let name = format!("otp-auth-{}", tests::random_number());
+    let answer = reqwest::Client::new()
+        .post(moto())
+        .header("X-Amz-Target", "secretsmanager.CreateSecret")
+        .header("Content-Type", "application/x-amz-json-1.1")
+        .header(
+            "Authorization",
+            "AWS4-HMAC-SHA256 Credential=testing/20261122/us-east-1/secretsmanager/aws4_request, \
+             SignedHeaders=host, Signature=0",
+        )
+        .body(json!({"Name": name, "SecretString": text}).to_string())
+        .send()
+        .await
+        .unwrap();
+    let answer: Value = answer.json().await.unwrap();
+    answer["ARN"].as_str().unwrap().to_owned()
+}
+
+async fn start_signup(service: &Service, own: &[(&str, &str)]) -> Function {
+    let moto = moto();
+    let mut settings = tests::settings(&service.database.url(), &service.redis_server.url());
+    settings.extend(own.iter().map(|&(name, value)| (name.into(), value.into())));
+    let aws = [
+        ("AWS_ENDPOINT_URL_SNS", moto.as_str()),
+        ("AWS_ENDPOINT_URL_SECRETS_MANAGER", moto.as_str()),
+        ("AWS_REGION", "us-east-1"),
+    ];
+    let settings = settings.iter().map(|(name, value)| (&**name, &**value));
+    Function::start("signup", settings.chain(aws)).await
+}
+
+#[tokio::test]
+async fn the_pepper_comes_from_the_secret_and_not_from_the_environment() {
+    let service = Service::start().await;
+    let arn = secret(&json!({"OTP_PEPPER": PEPPER, "OTHER": "ignored"}).to_string()).await;
+    let another = "another pepper of at least 32 bytes";
+    let mut signup = start_signup(&service, &[("SECRET_ARN", &arn), ("OTP_PEPPER", another)]).await;
+    let phone = fresh_phone();
+    let body = json!({"name": "Ada", "phone_number": phone}).to_string();
+    let answer = signup.answer(&event("POST", "/signup", &body)).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let code = messages_to(&phone).await[0][..6].to_owned();
+    assert_eq!(service.verify(&phone, &code).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_secret_that_cannot_be_used_ends_the_process_and_is_not_quoted() {
+    let service = Service::start().await;
+    let cases = [
+        (secret("hunter2").await, "SECRET_ARN"),
+        (secret("[\"hunter2\"]").await, "SECRET_ARN"),
+        (secret("{\"OTP_PEPPER\": 42}").await, "SECRET_ARN"),
+        (secret("{\"OTP_PEPPER\": \"hunter2\"}").await, "OTP_PEPPER"),
+        (secret("{\"otp_pepper\": \"hunter2\"}").await, "OTP_PEPPER"),
+        ("nowhere".to_owned(), "SECRET_ARN"),
+    ];
+    for (arn, named) in cases {
+        let mut signup = start_signup(&service, &[("SECRET_ARN", &arn)]).await;
+        assert!(!signup.exit().await.success(), "{arn}");
+        let log = signup.log().join("\n");
+        assert!(log.contains(named) && !log.contains("hunter2"), "{log}");
+    }
+}
+
+/// What a client says to a server that answers with `greeting` at first.
+async fn first_words(listener: TcpListener, greeting: &[u8]) -> String {
+    let (mut client, _) = listener.accept().await.unwrap();
+    let mut heard = Vec::new();
+    while !String::from_utf8_lossy(&heard).contains("X-Amz-Signature=") {
+        assert_ne!(client.read_buf(&mut heard).await.unwrap(), 0, "{heard:?}");
+        client.write_all(greeting).await.unwrap();
+    }
+    String::from_utf8_lossy(&heard).into_owned()
+}
+
+/// The environment of a function that signs in to both stores by IAM.
+fn by_iam(database_url: &str, redis_url: &str) -> Env {
+    let by_iam = [
+        ("DATABASE_IAM", "true"),
+        ("REDIS_IAM", "true"),
+        ("AWS_REGION", "eu-west-1"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let settings = tests::settings(database_url, redis_url);
+    settings.into_iter().chain(by_iam).collect()
+}
+
+#[tokio::test]
+async fn both_stores_are_signed_in_to_with_passwords_signed_for_their_users() {
+    const ASK_FOR_PASSWORD: &[u8] = b"R\0\0\0\x08\0\0\0\x03";
+    let postgres = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let redis = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let postgres_address = postgres.local_addr().unwrap().to_string();
+    let verify = Verify::from_env(&by_iam(
+        &format!("postgres://otp@{postgres_address}/otp"),
+        &format!("redis://otp@{}", redis.local_addr().unwrap()),
+    ))
+    .unwrap();
+    let heard = async {
+        tokio::join!(
+            first_words(postgres, ASK_FOR_PASSWORD),
+            first_words(redis, b"")
+        )
+    };
+    let (to_postgres, to_redis) = tokio::select! {
+        heard = timeout(PATIENCE, heard) => heard.expect("no password came"),
+        () = async { loop { verify.connect().await } } => unreachable!(),
+    };
+    for expected in [
+        &format!("{postgres_address}/?Action=connect&DBUser=otp&"),
+        "X-Amz-Expires=900&",
+        "%2Feu-west-1%2Frds-db%2Faws4_request&",
+    ] {
+        assert!(to_postgres.contains(expected), "{to_postgres}");
+    }
+    for expected in [
+        "AUTH\r\n$3\r\notp\r\n",
+        "/?Action=connect&User=otp&",
+        "%2Feu-west-1%2Felasticache%2Faws4_request&",
+    ] {
+        assert!(to_redis.contains(expected), "{to_redis}");
+    }
+}
+
+#[tokio::test]
+async fn a_password_by_iam_is_not_sent_in_plain_text_to_another_host() {
+    let database = "postgres://otp@db.example.com/otp";
+    let redis = "rediss://otp@codes.example.com";
+    assert!(Verify::from_env(&by_iam(database, redis)).is_ok());
+    for (database, redis, named) in [
+        (
+            &*format!("{database}?sslmode=disable"),
+            redis,
+            "DATABASE_IAM",
+        ),
+        ("postgres://db.example.com/otp", redis, "DATABASE_IAM"),
+        (database, "redis://otp@codes.example.com", "REDIS_IAM"),
+        (database, "rediss://codes.example.com", "REDIS_IAM"),
+    ] {
+        let error = Verify::from_env(&by_iam(database, redis)).err().unwrap();
+        assert!(error.to_string().starts_with(named), "{error}");
+    }
+}
