@@ -4,7 +4,7 @@ use std::{convert::Infallible, process::ExitCode};
 
 use lambda_http::service_fn;
 use session::Session;
-use shared::{config::Env, telemetry};
+use shared::{aws, config::Env, telemetry};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
