@@ -7,7 +7,9 @@ use std::{
 };
 
 use shared::{
-    challenge::{Asker, Attempt, ChallengeId, Checker, ClientAddress, Issue, Issuer, Limited},
+    challenge::{
+        Asker, Attempt, ChallengeId, Checker, ClientAddress, Issue, Issuer, Limited, Purpose,
+    },
     config::Env,
     connect::Redis,
     otp::{Length, OtpCode},
@@ -29,7 +31,7 @@ pub struct Service {
     issuer: Issuer,
     checker: Checker,
     registered: HashSet<String>,
-    name: Name,
+    purpose: Purpose,
     right: OtpCode,
     wrong: OtpCode,
 }
@@ -72,7 +74,7 @@ impl Service {
             issuer: Issuer::from_env(&env, redis()).unwrap(),
             checker: Checker::from_env(&env, redis()).unwrap(),
             registered: HashSet::new(),
-            name: Name::parse("Ada Lovelace").unwrap(),
+            purpose: Purpose::SignUp(Name::parse("Ada Lovelace").unwrap()),
             right: OtpCode::parse(RIGHT, length).unwrap(),
             wrong: OtpCode::parse(WRONG, length).unwrap(),
         };
@@ -102,7 +104,7 @@ impl Service {
         let asker = Asker { phone, address };
         let issue = self
             .issuer
-            .issue(&id, &asker, &self.name, &self.right, deadline);
+            .issue(&id, &asker, &self.purpose, Some(&self.right), deadline);
         match issue.await.unwrap() {
             Issue::Issued {
                 low_range,

@@ -1,4 +1,8 @@
-//! The pending code of a phone number, and the limits, in Redis.
+//! The pending codes of a phone number, and the limits, in Redis.
+//!
+//! What a sign-up asked for and what a login asked for are kept apart, whether or not the number is
+//! registered. So a login that sends nothing voids no sign-up's code, and what is pending tells
+//! nobody who is registered.
 //!
 //! Every change is one Lua script, so it happens whole or not at all; the scripts stand beside this
 //! file. Nothing here decides whether a code was used before: that is Postgres's part, see
@@ -19,7 +23,7 @@ pub use watch::Watch;
 use crate::{
     config::{self, Env},
     connect::{Redis, StoreError},
-    otp::{OtpCode, Peppers},
+    otp::{self, OtpCode, Peppers},
     phone::PhoneNumber,
     users::Name,
 };
@@ -69,6 +73,17 @@ pub struct Limited {
     pub retry_after: Duration,
 }
 
+/// What a right code is good for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Registers a user of this name.
+    SignUp(Name),
+    /// Lets the user in who has the number.
+    LogIn,
+    /// Lets the user in who has the number, or registers one of this name if nobody has it.
+    SignUpOrLogIn(Name),
+}
+
 /// What became of a request for a code.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Issue {
@@ -101,11 +116,11 @@ pub enum Attempt {
     Absent,
 }
 
-/// The sign-up that waits for its code.
+/// What waited for its code.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Pending {
     pub id: ChallengeId,
-    pub name: Name,
+    pub purpose: Purpose,
     /// Whether this challenge was matched for the first time.
     pub first_match: bool,
 }
@@ -127,6 +142,35 @@ impl ChallengeId {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl Purpose {
+    fn parse(word: &str, name: &str) -> Option<Self> {
+        let name = || Name::parse(name).ok();
+        match word {
+            "signup" => name().map(Self::SignUp),
+            "login" => Some(Self::LogIn),
+            "signup_or_login" => name().map(Self::SignUpOrLogIn),
+            _ => None,
+        }
+    }
+
+    /// The word for scripts and statements.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::SignUp(_) => "signup",
+            Self::LogIn => "login",
+            Self::SignUpOrLogIn(_) => "signup_or_login",
+        }
+    }
+
+    /// The name to register; a login has none.
+    pub fn name(&self) -> Option<&Name> {
+        match self {
+            Self::SignUp(name) | Self::SignUpOrLogIn(name) => Some(name),
+            Self::LogIn => None,
+        }
     }
 }
 
@@ -198,28 +242,35 @@ impl Issuer {
         self.store.redis.connect().await;
     }
 
-    /// Makes `code` the pending one of the asker's phone, in place of an older one, unless a limit
-    /// is reached. Repeating it with the same `id` changes nothing.
+    /// Makes `code` the pending one of the asker's phone, in place of an older one that was asked for
+    /// in the same way, unless a limit is reached. Repeating it with the same `id` changes nothing.
+    ///
+    /// Without a code it is a decoy: it takes from the limits and is pending as any other, but no code
+    /// is right, and it does not count as a code that was sent.
     pub async fn issue(
         &self,
         id: &ChallengeId,
         asker: &Asker<'_>,
-        name: &Name,
-        code: &OtpCode,
+        purpose: &Purpose,
+        code: Option<&OtpCode>,
         deadline: Instant,
     ) -> Result<Issue, StoreError> {
         let phone = asker.phone;
         let limits = self.limits.on(phone, asker.address);
-        let digest = self.store.peppers.digest(phone, code);
+        let digest = code.map_or_else(otp::digest_of_no_code, |code| {
+            self.store.peppers.digest(phone, code)
+        });
         let mut call = self.issue.prepare_invoke();
-        call.key(challenge_key(phone))
-            .key(replaced_key(phone))
+        call.key(challenge_key(purpose, phone))
+            .key(replaced_key(purpose, phone))
             .key(range_key(phone))
             .key(country_key(phone))
             .arg(self.store.clock_offset_ms)
             .arg(id.as_str())
             .arg(digest.as_slice())
-            .arg(name.as_str())
+            .arg(if code.is_some() { "code" } else { "decoy" })
+            .arg(purpose.as_str())
+            .arg(purpose.name().map_or("", Name::as_str))
             .arg(milliseconds(self.lifetime))
             .arg(self.watch.mode())
             .arg(self.watch.min_sends)
@@ -244,12 +295,13 @@ impl Issuer {
         &self,
         id: &ChallengeId,
         asker: &Asker<'_>,
+        purpose: &Purpose,
         deadline: Instant,
     ) -> Result<(), StoreError> {
         let phone = asker.phone;
         let mut call = self.revoke.prepare_invoke();
-        call.key(challenge_key(phone))
-            .key(replaced_key(phone))
+        call.key(challenge_key(purpose, phone))
+            .key(replaced_key(purpose, phone))
             .key(range_key(phone))
             .key(country_key(phone))
             .arg(self.store.clock_offset_ms)
@@ -304,7 +356,7 @@ impl Checker {
         self.store.redis.connect().await;
     }
 
-    /// Compares `code` with the pending one of the asker's phone, and counts it if it is wrong. With
+    /// Compares `code` with what is pending for the asker's phone, and counts it if it is wrong. With
     /// `expected`, only that challenge is meant.
     pub async fn attempt(
         &self,
@@ -317,7 +369,8 @@ impl Checker {
         let failures = self.limits.failures_on(phone);
         let guesses = self.limits.guesses_on(asker.address);
         let mut call = self.attempt.prepare_invoke();
-        call.key(challenge_key(phone))
+        call.key(signup_key(phone))
+            .key(login_key(phone))
             .key(range_key(phone))
             .key(country_key(phone))
             .arg(self.store.clock_offset_ms)
@@ -338,12 +391,29 @@ impl Checker {
 /// A key under the hash tag, for scripts that may have no other.
 const ANY_KEY: &str = "{otp}:";
 
-fn challenge_key(phone: &PhoneNumber) -> String {
+fn signup_key(phone: &PhoneNumber) -> String {
     format!("{{otp}}:challenge:{}", phone.as_e164())
 }
 
-fn replaced_key(phone: &PhoneNumber) -> String {
-    format!("{{otp}}:replaced:{}", phone.as_e164())
+fn login_key(phone: &PhoneNumber) -> String {
+    format!("{{otp}}:login:{}", phone.as_e164())
+}
+
+/// By how the code was asked for: what it is good for may depend on who is registered, and the key
+/// must not.
+fn challenge_key(purpose: &Purpose, phone: &PhoneNumber) -> String {
+    match purpose {
+        Purpose::SignUp(_) | Purpose::SignUpOrLogIn(_) => signup_key(phone),
+        Purpose::LogIn => login_key(phone),
+    }
+}
+
+fn replaced_key(purpose: &Purpose, phone: &PhoneNumber) -> String {
+    let kind = match purpose {
+        Purpose::SignUp(_) | Purpose::SignUpOrLogIn(_) => "replaced",
+        Purpose::LogIn => "replaced-login",
+    };
+    format!("{{otp}}:{kind}:{}", phone.as_e164())
 }
 
 fn range_key(phone: &PhoneNumber) -> String {
@@ -391,9 +461,9 @@ fn read_attempt(answer: &[&str], guesses: &[Applied]) -> Option<Attempt> {
         ["mismatch", remaining] => Attempt::Mismatch {
             remaining: remaining.parse().ok()?,
         },
-        ["matched", id, name, which] => Attempt::Matched(Pending {
+        ["matched", id, purpose, name, which] => Attempt::Matched(Pending {
             id: ChallengeId::parse(id)?,
-            name: Name::parse(name).ok()?,
+            purpose: Purpose::parse(purpose, name)?,
             first_match: *which == "first",
         }),
         _ => return None,

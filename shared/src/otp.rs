@@ -32,6 +32,13 @@ pub struct Peppers {
 /// that a digest copied to another number's challenge is worth nothing.
 pub type Digest = [u8; 32];
 
+/// What is stored in place of a digest where no code shall be right: random, like a digest to
+/// everyone without the pepper, and the digest of nothing.
+pub fn digest_of_no_code() -> Digest {
+    // See `OtpCode::generate` on why this generator does not fail.
+    UnwrapErr(SysRng).random()
+}
+
 impl Length {
     /// Reads `OTP_LENGTH` (default 6, the least that NIST SP 800-63B §5.1.3.2 asks for).
     pub fn from_env(env: &Env) -> Result<Self, config::Error> {

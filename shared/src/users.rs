@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_postgres::{Row, types::Type};
 
 use crate::{
-    challenge::Pending,
+    challenge::{Pending, Purpose},
     connect::{Postgres, StoreError},
     phone::PhoneNumber,
     sessions::RefreshToken,
@@ -50,12 +50,15 @@ pub struct User {
 
 /// What a right code led to.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Registration {
+pub enum Entry {
     Registered(User),
+    LoggedIn(User),
     /// The challenge had been used before; nothing changed.
     ChallengeUsed,
     /// Somebody registered the number meanwhile. The challenge is used now.
     PhoneTaken,
+    /// Nobody has the number any more who could log in. The challenge is used now.
+    UserGone,
 }
 
 impl Name {
@@ -125,18 +128,23 @@ impl Users {
         Ok(Some(read_user(&row)?))
     }
 
-    /// Registers the user whose code was right. However often and by however many it is called for
-    /// one challenge, one call at most registers: the first to insert the challenge's id.
+    /// Registers the person whose code was right, or lets them in: whichever the code is good for.
+    /// However often and by however many it is called for one challenge, one call at most succeeds: the
+    /// first to insert the challenge's id.
+    ///
+    /// A number that was registered after this statement began is seen by `DO UPDATE`, which changes
+    /// nothing, and by nothing else. A row that was just inserted has no `xmax`; one that was there
+    /// has been locked, and has.
     ///
     /// The same statement opens the session of the refresh token, so that a token is good if and
-    /// only if its user is.
-    pub async fn register(
+    /// only if its user is there.
+    pub async fn enter(
         &self,
         pending: &Pending,
         phone: &PhoneNumber,
         session: &RefreshToken,
         deadline: Instant,
-    ) -> Result<Registration, StoreError> {
+    ) -> Result<Entry, StoreError> {
         let row = self
             .postgres
             .write_one(
@@ -146,24 +154,31 @@ impl Users {
                     VALUES ($1)
                     ON CONFLICT (challenge_id) DO NOTHING
                     RETURNING challenge_id
-                ), registered AS (
+                ), signed_up AS (
                     INSERT INTO users (name, phone_number)
-                    SELECT $2, $3 FROM used
-                    ON CONFLICT (phone_number) DO NOTHING
-                    RETURNING id, created_at, name, phone_number, version
+                    SELECT $3, $4 FROM used WHERE $2 IN ('signup', 'signup_or_login')
+                    ON CONFLICT (phone_number) DO UPDATE SET phone_number = EXCLUDED.phone_number
+                        WHERE $2 = 'signup_or_login'
+                    RETURNING id, created_at, name, phone_number, version, xmax = 0 AS is_new
+                ), entered AS (
+                    SELECT * FROM signed_up
+                    UNION ALL
+                    SELECT id, created_at, name, phone_number, version, false
+                    FROM users, used WHERE phone_number = $4 AND $2 = 'login'
                 ), opened AS (
                     INSERT INTO sessions (id, user_id, token_digest)
-                    SELECT $4, id, $5 FROM registered
+                    SELECT $5, id, $6 FROM entered
                 )
                 SELECT EXISTS (SELECT FROM used) AS first_use,
-                       id, name, phone_number, version,
+                       is_new, id, name, phone_number, version,
                        to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
                            AS created_at
-                FROM (VALUES (1)) AS always LEFT JOIN registered ON true
+                FROM (VALUES (1)) AS always LEFT JOIN entered ON true
                 "#,
                 &[
                     (&pending.id.as_str(), Type::TEXT),
-                    (&pending.name.as_str(), Type::TEXT),
+                    (&pending.purpose.as_str(), Type::TEXT),
+                    (&pending.purpose.name().map(Name::as_str), Type::TEXT),
                     (&phone.as_e164(), Type::TEXT),
                     (&session.session_id(), Type::TEXT),
                     (&session.digest().as_slice(), Type::BYTEA),
@@ -172,12 +187,17 @@ impl Users {
             )
             .await?;
         if !row.try_get("first_use")? {
-            return Ok(Registration::ChallengeUsed);
+            return Ok(Entry::ChallengeUsed);
         }
-        if row.try_get::<_, Option<i64>>("id")?.is_none() {
-            return Ok(Registration::PhoneTaken);
-        }
-        Ok(Registration::Registered(read_user(&row)?))
+        Ok(match row.try_get("is_new")? {
+            Some(true) => Entry::Registered(read_user(&row)?),
+            Some(false) => Entry::LoggedIn(read_user(&row)?),
+            None => match pending.purpose {
+                // With the second, whoever has the number is let in.
+                Purpose::SignUp(_) | Purpose::SignUpOrLogIn(_) => Entry::PhoneTaken,
+                Purpose::LogIn => Entry::UserGone,
+            },
+        })
     }
 }
 

@@ -12,6 +12,8 @@ pub struct Answer {
     /// Names in lower case.
     pub headers: BTreeMap<String, String>,
     pub body: Value,
+    /// Of the body as it was sent, in bytes.
+    pub length: usize,
 }
 
 impl Answer {
@@ -26,6 +28,7 @@ impl Answer {
                 .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
                 .collect(),
             body: serde_json::from_slice(&body).unwrap(),
+            length: body.len(),
         }
     }
 
@@ -47,6 +50,7 @@ impl Answer {
             status: payload["statusCode"].as_u64().unwrap(),
             headers,
             body: serde_json::from_str(payload["body"].as_str().unwrap()).unwrap(),
+            length: payload["body"].as_str().unwrap().len(),
         }
     }
 

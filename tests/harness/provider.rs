@@ -1,8 +1,11 @@
 //! Stands in for SNS where moto cannot: it refuses, hangs, breaks off, and shows what it was sent.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::{
@@ -14,6 +17,8 @@ use tokio::{
 #[derive(Clone, Copy, Debug)]
 pub enum Behaviour {
     Accept,
+    /// It takes its time and accepts.
+    AcceptAfter(Duration),
     /// An error answer with this status and AWS error code.
     Refuse(u16, &'static str),
     /// No answer, ever.
@@ -66,11 +71,11 @@ async fn serve(mut client: TcpStream, behaviour: Behaviour, log: Arc<Mutex<Vec<S
     while let Some(body) = read_request(&mut client).await {
         log.lock().unwrap().push(body);
         let answer = match behaviour {
-            Behaviour::Accept => http(
-                200,
-                "<PublishResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\"><PublishResult>\
-                 <MessageId>1</MessageId></PublishResult></PublishResponse>",
-            ),
+            Behaviour::Accept => accepted(),
+            Behaviour::AcceptAfter(time) => {
+                tokio::time::sleep(time).await;
+                accepted()
+            }
             Behaviour::Refuse(status, code) => http(
                 status,
                 &format!(
@@ -85,6 +90,14 @@ async fn serve(mut client: TcpStream, behaviour: Behaviour, log: Arc<Mutex<Vec<S
             return;
         }
     }
+}
+
+fn accepted() -> String {
+    http(
+        200,
+        "<PublishResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\"><PublishResult>\
+         <MessageId>1</MessageId></PublishResult></PublishResponse>",
+    )
 }
 
 fn http(status: u16, body: &str) -> String {

@@ -44,8 +44,8 @@ impl Tokens {
     }
 }
 
-/// The environment of a function over these stores, which sends everywhere and without limits: a
-/// test of a limit sets its own.
+/// The environment of a function over these stores, which sends everywhere, without limits and
+/// without waiting: a test of a limit sets its own.
 pub fn settings(database_url: &str, redis_url: &str) -> Vec<(String, String)> {
     [
         ("DATABASE_URL", database_url),
@@ -59,6 +59,7 @@ pub fn settings(database_url: &str, redis_url: &str) -> Vec<(String, String)> {
         ("LIMIT_TOTAL", "off"),
         ("LIMIT_GUESSES", "off"),
         ("LIMIT_FAILURES", "off"),
+        ("LOGIN_MIN_MS", "0"),
     ]
     .into_iter()
     .chain(token_settings())
@@ -162,6 +163,18 @@ impl Service {
         Answer::of_handler(self.verify.handle(request).await)
     }
 
+    pub async fn log_in(&self, phone: &str) -> Answer {
+        let body = json!({"phone_number": phone});
+        self.post_login(&body.to_string()).await
+    }
+
+    /// From a client at this address.
+    pub async fn log_in_from(&self, address: &str, phone: &str) -> Answer {
+        let body = json!({"phone_number": phone}).to_string();
+        let request = from_str(&event_from(address, "/login", &body).to_string()).unwrap();
+        Answer::of_handler(self.signup.handle(request).await)
+    }
+
     pub async fn verify(&self, phone: &str, code: &str) -> Answer {
         let body = json!({"otp": code, "phone_number": phone});
         self.post_verify(&body.to_string()).await
@@ -174,6 +187,11 @@ impl Service {
 
     pub async fn post_signup(&self, body: &str) -> Answer {
         let request = from_str(&event("POST", "/signup", body).to_string()).unwrap();
+        Answer::of_handler(self.signup.handle(request).await)
+    }
+
+    pub async fn post_login(&self, body: &str) -> Answer {
+        let request = from_str(&event("POST", "/login", body).to_string()).unwrap();
         Answer::of_handler(self.signup.handle(request).await)
     }
 
@@ -228,9 +246,28 @@ impl Service {
     pub async fn code_for(&self, phone: &str) -> String {
         let answer = self.sign_up("Ada", phone).await;
         assert_eq!(answer.status, 200, "{answer:?}");
-        let messages = messages_to(phone).await;
-        messages.last().unwrap()[..6].to_owned()
+        last_code_to(phone).await
     }
+
+    /// Registers the number and returns its user's id.
+    pub async fn register(&self, phone: &str) -> i64 {
+        let code = self.code_for(phone).await;
+        let answer = self.verify(phone, &code).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.body["data"]["id"].as_i64().unwrap()
+    }
+
+    /// Logs in and returns the code that was sent.
+    pub async fn login_code_for(&self, phone: &str) -> String {
+        let answer = self.log_in(phone).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        last_code_to(phone).await
+    }
+}
+
+async fn last_code_to(phone: &str) -> String {
+    let messages = messages_to(phone).await;
+    messages.last().unwrap()[..6].to_owned()
 }
 
 /// A code of six digits that is certainly not `code`.

@@ -153,7 +153,7 @@ async fn redis_holds_no_code() {
     let code = service.code_for(&phone).await;
     let key = format!("{{otp}}:challenge:{phone}");
     let fields: Vec<Vec<u8>> = service.redis_server.run(&["HVALS", &key]).await;
-    assert_eq!(fields.len(), 6);
+    assert_eq!(fields.len(), 7);
     for field in fields {
         let holds = field
             .windows(code.len())

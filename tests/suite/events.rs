@@ -26,6 +26,7 @@ async fn every_fixture_gets_the_answer_that_is_written_down_for_it() {
         ("ALLOWED_COUNTRIES", "*"),
         ("SMS_PROVIDER", "log"),
         ("OTP_LOCAL", "1"),
+        ("LOGIN_MIN_MS", "0"),
     ];
     let with_tokens = || settings.into_iter().chain(token_settings());
     let mut signup = Function::start("signup", settings).await;

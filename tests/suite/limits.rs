@@ -2,6 +2,7 @@
 
 use futures_util::future::join_all;
 use serde_json::json;
+use shared::{challenge::Purpose, users::Name};
 use tests::{
     Answer, Database, RedisServer, Service, event_from, fresh_phone, messages_to, random_number,
     wrong,
@@ -200,13 +201,14 @@ async fn a_refused_message_gives_its_limits_back() {
         phone: &number,
         address: &address,
     };
+    let purpose = Purpose::SignUp(Name::parse("Ada").unwrap());
     let soon = tokio::time::Instant::now() + tests::PATIENCE;
     for _ in 0..3 {
         // Repeating it gives nothing more back.
         service
             .signup
             .challenges
-            .revoke(&id, &asker, soon)
+            .revoke(&id, &asker, &purpose, soon)
             .await
             .unwrap();
     }
@@ -393,7 +395,7 @@ async fn a_challenge_that_is_issued_again_with_its_id_takes_nothing_twice() {
         phone: &number,
         address: &address,
     };
-    let name = shared::users::Name::parse("Ada").unwrap();
+    let purpose = Purpose::SignUp(Name::parse("Ada").unwrap());
     let length = shared::otp::Length::from_env(&shared::config::Env::from([])).unwrap();
     let code = shared::otp::OtpCode::generate(length);
     let soon = tokio::time::Instant::now() + tests::PATIENCE;
@@ -402,7 +404,7 @@ async fn a_challenge_that_is_issued_again_with_its_id_takes_nothing_twice() {
         let issue = service
             .signup
             .challenges
-            .issue(&id, &asker, &name, &code, soon);
+            .issue(&id, &asker, &purpose, Some(&code), soon);
         let issued = Issue::Issued {
             low_range: false,
             low_country: false,

@@ -13,6 +13,7 @@ mod contract;
 mod conversion;
 mod events;
 mod limits;
+mod login;
 mod logs;
 mod migrations;
 mod outages;

@@ -32,6 +32,8 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
         ("ALLOWED_COUNTRIES", "Utopia"),
         ("LIMIT_PHONE", "many"),
         ("PUMPING", "yes"),
+        ("REGISTERED_PHONE", "both"),
+        ("LOGIN_MIN_MS", "8000"),
         ("STORE_TIMEOUT_MS", "9000"),
         ("SMS_TIMEOUT_MS", "8000"),
         ("REQUEST_TIMEOUT_MS", "soon"),

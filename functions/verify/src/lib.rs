@@ -1,4 +1,4 @@
-//! `POST /verify`: the code comes back, and whoever has it is registered and signed in.
+//! `POST /verify`: the code comes back, and whoever has it is registered or logged in, with tokens.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +17,7 @@ use shared::{
     sessions::{RefreshToken, Tokens},
     telemetry::{Count, Report},
     token::Signer,
-    users::{Registration, User, Users},
+    users::{Entry, User, Users},
 };
 use tokio::time::Instant;
 
@@ -49,14 +49,14 @@ struct Guess {
 }
 
 #[derive(Serialize)]
-struct Registered {
+struct Entered {
     success: bool,
     message: &'static str,
     data: User,
     tokens: Tokens,
 }
 
-/// The ways in which nobody is registered.
+/// The ways in which nobody is registered or logged in.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("unreadable request")]
@@ -136,20 +136,31 @@ impl Verify {
             report.count(Count::CodeVerified);
         }
         let session = RefreshToken::generate();
-        let register = self.users.register(&pending, &phone, &session, deadline);
-        match report.postgres(register).await? {
-            Registration::Registered(user) => Ok(self.registered(user, &session)),
-            Registration::ChallengeUsed => Err(Error::Expired),
-            Registration::PhoneTaken => Err(Error::UserExists),
+        let enter = self.users.enter(&pending, &phone, &session, deadline);
+        match report.postgres(enter).await? {
+            Entry::Registered(user) => {
+                Ok(self.entered("registered", "User registered successfully", user, &session))
+            }
+            Entry::LoggedIn(user) => {
+                Ok(self.entered("logged_in", "User logged in successfully", user, &session))
+            }
+            Entry::ChallengeUsed | Entry::UserGone => Err(Error::Expired),
+            Entry::PhoneTaken => Err(Error::UserExists),
         }
     }
 
-    fn registered(&self, user: User, session: &RefreshToken) -> Success {
+    fn entered(
+        &self,
+        outcome: &'static str,
+        message: &'static str,
+        user: User,
+        session: &RefreshToken,
+    ) -> Success {
         Success::new(
-            "registered",
-            &Registered {
+            outcome,
+            &Entered {
                 success: true,
-                message: "User registered successfully",
+                message,
                 tokens: Tokens::new(&self.signer, user.id, session, SystemTime::now()),
                 data: user,
             },

@@ -2,7 +2,7 @@
 -- it had replaced is put in its place again: a request that sends nothing must not void a code that
 -- arrived.
 --
--- KEYS  1  challenge   the phone's pending code
+-- KEYS  1  challenge   the phone's pending code of that kind
 --       2  replaced    the pending code that it replaced
 --       3  range       conversion of the phone's range
 --       4  country     conversion of its country
@@ -28,8 +28,10 @@ if not held_by then
 end
 
 local interval = redis.call('HGET', held_by, 'interval')
-redis.call('HINCRBY', range, 's' .. interval, -1)
-redis.call('HINCRBY', country, 's' .. interval, -1)
+if interval then
+  redis.call('HINCRBY', range, 's' .. interval, -1)
+  redis.call('HINCRBY', country, 's' .. interval, -1)
+end
 redis.call('DEL', held_by)
 if held_by == challenge and redis.call('EXISTS', replaced) == 1 then
   redis.call('RENAME', replaced, challenge)
