@@ -6,20 +6,22 @@ cd "$(dirname "$0")/.."
 
 port=${PORT:-9000}
 export SMS_PROVIDER=${SMS_PROVIDER:-log} OTP_LOCAL=${OTP_LOCAL:-1} ALLOWED_COUNTRIES=${ALLOWED_COUNTRIES:-*}
+export TOKEN_ISSUER=${TOKEN_ISSUER:-http://localhost:$port} TOKEN_AUDIENCE=${TOKEN_AUDIENCE:-otp-auth}
 
 main() {
     if (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
         echo "Port $port is taken. Choose another: PORT=9001 make dev" >&2
         exit 1
     fi
-    mkdir -p target/dev
-    keep_pepper
-    write_sam_environment
-
     local cargo_lambda
     cargo_lambda=$(scripts/find-tool.sh cargo-lambda)
     # Built as cargo lambda does it at a function's first request, which would otherwise wait for it.
-    cargo build --bin signup --bin verify --bin migrate
+    cargo build --bin signup --bin verify --bin session --bin migrate --example signing_key
+
+    mkdir -p target/dev
+    keep_pepper
+    keep_signing_key
+    write_sam_environment
     cargo run --quiet --bin migrate -- up
 
     print_welcome
@@ -37,17 +39,31 @@ keep_pepper() {
     export OTP_PEPPER
 }
 
+# Made once: with another key every token that somebody holds would turn invalid.
+keep_signing_key() {
+    if [ -z "${TOKEN_PRIVATE_KEY-}" ]; then
+        if ! [ -s target/dev/signing-key.pem ]; then
+            (umask 077 && cargo run --quiet --example signing_key >target/dev/signing-key.new)
+            mv target/dev/signing-key.new target/dev/signing-key.pem
+        fi
+        TOKEN_PRIVATE_KEY=$(cat target/dev/signing-key.pem)
+    fi
+    export TOKEN_PRIVATE_KEY
+}
+
 # The file that `sam local invoke --env-vars` takes.
 write_sam_environment() {
     local name value variables=''
-    for name in DATABASE_URL REDIS_URL SMS_PROVIDER OTP_LOCAL OTP_PEPPER ALLOWED_COUNTRIES; do
+    for name in DATABASE_URL REDIS_URL SMS_PROVIDER OTP_LOCAL OTP_PEPPER ALLOWED_COUNTRIES \
+        TOKEN_ISSUER TOKEN_AUDIENCE TOKEN_PRIVATE_KEY; do
         value=${!name}
         case $name in DATABASE_URL | REDIS_URL) value=$(as_seen_from_container "$value") ;; esac
-        variables="$variables${variables:+, }\"$name\": \"$(printf %s "$value" | sed 's/[\\"]/\\&/g')\""
+        value=$(printf %s "$value" | sed 's/[\\"]/\\&/g')
+        variables="$variables${variables:+, }\"$name\": \"${value//$'\n'/\\n}\""
     done
     rm -f target/dev/env.json
-    (umask 077 && printf '{\n  "SignupFunction": {%s},\n  "VerifyFunction": {%s}\n}\n' "$variables" "$variables" \
-        >target/dev/env.json)
+    (umask 077 && printf '{\n  "SignupFunction": {%s},\n  "VerifyFunction": {%s},\n  "SessionFunction": {%s}\n}\n' \
+        "$variables" "$variables" "$variables" >target/dev/env.json)
 }
 
 # SAM runs a function in a container, whose own loopback is another one than the host's. The function
@@ -67,7 +83,7 @@ as_seen_from_container() {
 print_welcome() {
     cat <<END
 
-Sign-up, login and verification are at http://localhost:$port. Ctrl-C stops everything.
+Everything is at http://localhost:$port. Ctrl-C stops everything.
 
   curl -i http://localhost:$port/signup -H 'Content-Type: application/json' \\
     -d '{"name":"Ada Lovelace","phone_number":"+14155552671"}'
@@ -76,6 +92,10 @@ The code then stands in a line below that has "message":"Generated OTP". Put it 
 
   curl -i http://localhost:$port/verify -H 'Content-Type: application/json' \\
     -d '{"otp":"CODE","phone_number":"+14155552671"}'
+
+With the access_token of the answer:
+
+  curl -i http://localhost:$port/me -H 'Authorization: Bearer ACCESS_TOKEN'
 
 Postgres: $(without_password "$DATABASE_URL")
 Redis:    $(without_password "$REDIS_URL")

@@ -4,12 +4,14 @@
 #   scripts/find-tool.sh postgres        the folder that holds initdb and postgres
 #   scripts/find-tool.sh redis-server    the path of the binary; so for pgbouncer, c++,
 #                                        cargo-lambda, moto_server and sam
+#   scripts/find-tool.sh pyjwt           the python that has PyJWT
 #   scripts/find-tool.sh --installed …   installs nothing: fails silently when the tool is missing
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cargo_lambda=1.9.2
 moto=5.2.5
+pyjwt=2.15.1
 sam=1.170.0
 
 # Debian keeps daemons in sbin, which is not on everybody's PATH; brew's prefix depends on the processor.
@@ -25,8 +27,9 @@ main() {
         c++) find_or_install "command -v c++" "A C++ compiler" g++ gcc ;;
         cargo-lambda) command -v cargo-lambda || find_in_venv cargo-lambda cargo-lambda "$cargo_lambda" ;;
         moto_server) find_in_venv moto_server "moto[server]" "$moto" ;;
+        pyjwt) find_in_venv python "pyjwt[crypto]" "$pyjwt" ;;
         sam) command -v sam || find_in_venv sam aws-sam-cli "$sam" ;;
-        *) fail "usage: find-tool.sh [--installed] postgres|redis-server|pgbouncer|c++|cargo-lambda|moto_server|sam" ;;
+        *) fail "usage: find-tool.sh [--installed] postgres|redis-server|pgbouncer|c++|cargo-lambda|moto_server|pyjwt|sam" ;;
     esac
 }
 
@@ -122,7 +125,7 @@ find_in_venv() { # the binary, its package, its version
         fi
         "$python" -m venv --clear "$folder"
     fi
-    say "$1 is missing. Installing $2 $3 from PyPI into $folder"
+    say "Installing $2 $3 from PyPI into $folder"
     "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "$2==$3" >&2
     echo "$PWD/$folder/bin/$1"
 }

@@ -28,7 +28,7 @@ main() {
 seed() { # the target
     local fixture
     mkdir -p "fuzz/corpus/$1" "fuzz/artifacts/$1"
-    for fixture in events/signup-*.json events/verify-*.json; do
+    for fixture in events/{signup,login,verify,session}-*.json; do
         if [ "$1" = event ]; then
             cat "$fixture"
         else

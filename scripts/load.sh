@@ -10,6 +10,6 @@ POSTGRES=$(scripts/find-tool.sh postgres)
 REDIS_SERVER=$(scripts/find-tool.sh redis-server)
 export POSTGRES REDIS_SERVER FUNCTIONS=$target/release
 
-cargo build --release --locked --quiet -p signup -p verify -p migrate
+cargo build --release --locked --quiet -p signup -p verify -p session -p migrate
 cargo build --workspace --locked --quiet --bin load
 "$target/debug/load" "$@"

@@ -9,7 +9,7 @@ main() {
     # libFuzzer is written in C++.
     step scripts/find-tool.sh c++
     step cargo clippy --workspace --all-targets --locked -- -D warnings
-    step cargo build --release --locked -p signup -p verify -p migrate
+    step cargo build --release --locked -p signup -p verify -p session -p migrate
     if sam=$(scripts/find-tool.sh --installed sam); then
         step env SAM_CLI_TELEMETRY=0 "$sam" validate --lint --region us-east-1
     fi

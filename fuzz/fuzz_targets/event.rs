@@ -1,4 +1,4 @@
-//! Any bytes as an event, at both functions. What is no event of API Gateway's never becomes a
+//! Any bytes as an event, at the functions that take nothing but a POST. What is no event of API Gateway's never becomes a
 //! request: the runtime reports it as failed, and asks for the next one.
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Both functions as the fuzzer calls them: whole, but over stores that refuse to be connected to.
+//! The functions as the fuzzer calls them: whole, but over stores that refuse to be connected to.
 //! What can be read is therefore answered 503, and all else as it always is.
 #![allow(
     clippy::missing_panics_doc,
@@ -12,6 +12,8 @@ mod answer;
 mod contract;
 
 use lambda_http::Request;
+use rcgen::KeyPair;
+use session::Session;
 use shared::config::Env;
 use signup::Signup;
 use tokio::runtime::{self, Runtime};
@@ -24,10 +26,12 @@ pub struct Functions {
     runtime: Runtime,
     signup: Signup,
     verify: Verify,
+    session: Session,
 }
 
 impl Functions {
     pub fn start() -> Self {
+        let key = KeyPair::generate().unwrap().serialize_pem();
         let env = Env::from([
             // Nobody listens on port 1.
             ("DATABASE_URL", "postgres://otp@127.0.0.1:1/otp"),
@@ -36,6 +40,10 @@ impl Functions {
             ("ALLOWED_COUNTRIES", "*"),
             ("SMS_PROVIDER", "log"),
             ("OTP_LOCAL", "1"),
+            ("LOGIN_MIN_MS", "0"),
+            ("TOKEN_ISSUER", "https://auth.example.com"),
+            ("TOKEN_AUDIENCE", "fuzzing"),
+            ("TOKEN_PRIVATE_KEY", &key),
         ]);
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
@@ -44,6 +52,7 @@ impl Functions {
         Self {
             signup: runtime.block_on(Signup::from_env(&env)).unwrap(),
             verify: Verify::from_env(&env).unwrap(),
+            session: Session::from_env(&env).unwrap(),
             runtime,
         }
     }
@@ -51,8 +60,9 @@ impl Functions {
     pub fn answer(&self, route: Route, request: Request) -> Answer {
         Answer::of_handler(self.runtime.block_on(async {
             match route {
-                Route::Signup => self.signup.handle(request).await,
+                Route::Signup | Route::Login => self.signup.handle(request).await,
                 Route::Verify => self.verify.handle(request).await,
+                Route::Refresh | Route::Logout => self.session.handle(request).await,
             }
         }))
     }

@@ -3,6 +3,8 @@
 //! What an outcome means to a client is decided by the function it belongs to, as a [`Failure`];
 //! this module only knows how a failure looks, and writes the one line that every answer gets.
 
+mod bearer;
+
 use std::{
     panic::AssertUnwindSafe,
     time::{Duration, SystemTime},
@@ -13,12 +15,14 @@ use lambda_http::{
     Body, Context, Request, RequestExt, Response,
     http::{
         HeaderValue, StatusCode,
-        header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER},
+        header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     request::RequestContext,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
+
+pub use bearer::{Authenticated, Bearer, BearerLayer, Unauthenticated};
 
 use crate::{
     challenge::{ClientAddress, Limited},
@@ -54,6 +58,14 @@ impl Success {
             response: json(StatusCode::OK, body),
         }
     }
+
+    /// Lets every cache keep the answer for a quarter of an hour, as long as an access token is good.
+    #[must_use]
+    pub fn cacheable(mut self) -> Self {
+        let value = HeaderValue::from_static("public, max-age=900");
+        self.response.headers_mut().insert(CACHE_CONTROL, value);
+        self
+    }
 }
 
 /// An answer that is not a success: `{"error", "code", …}`.
@@ -62,6 +74,7 @@ pub struct Failure {
     status: StatusCode,
     body: FailureBody,
     allow: Option<&'static str>,
+    authenticate: Option<&'static str>,
     limit: Option<&'static str>,
     cause: Option<Box<str>>,
 }
@@ -91,6 +104,7 @@ impl Failure {
                 attempts_remaining: None,
             },
             allow: None,
+            authenticate: None,
             limit: None,
             cause: None,
         }
@@ -292,6 +306,16 @@ pub async fn answer(
     let outcome = AssertUnwindSafe(handler(&mut report)).catch_unwind().await;
     // Where it was is told by the line of the panic itself.
     let answered = outcome.unwrap_or_else(|_panic| Err(Failure::panicked()));
+    finish(&report, answered)
+}
+
+/// The answer to a request that reaches no handler, and the line about it.
+fn refuse(request: &Request, route: &'static str, failure: Failure) -> Response<Body> {
+    let mut report = Report::begin(request.lambda_context_ref());
+    finish(report.on(route), Err(failure))
+}
+
+fn finish(report: &Report, answered: Result<Success, Failure>) -> Response<Body> {
     report.write(&match &answered {
         Ok(success) => success.ending(),
         Err(failure) => failure.ending(),
@@ -338,6 +362,9 @@ impl Failure {
         }
         if let Some(methods) = self.allow {
             set(ALLOW, HeaderValue::from_static(methods));
+        }
+        if let Some(challenge) = self.authenticate {
+            set(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         response
     }

@@ -11,6 +11,8 @@ pub mod connect;
 pub mod otp;
 pub mod phone;
 pub mod serve;
+pub mod sessions;
 pub mod sms;
 pub mod telemetry;
+pub mod token;
 pub mod users;

@@ -11,6 +11,8 @@ use crate::{
     phone::PhoneNumber,
 };
 
+const PEPPER: &str = "OTP_PEPPER";
+
 /// A code of ASCII digits, leading zeros included. It has no `Debug` and no `Display`.
 pub struct OtpCode(String);
 
@@ -71,30 +73,15 @@ impl OtpCode {
 }
 
 impl Peppers {
-    /// Reads `OTP_PEPPER`: one or more secrets of at least 32 bytes, newest first, separated by
-    /// commas.
+    /// Reads `OTP_PEPPER`, see [`peppers`].
     pub fn from_env(env: &Env) -> Result<Self, config::Error> {
-        const NAME: &str = "OTP_PEPPER";
-        let list = env.required(NAME)?;
-        let (newest, older) = list
-            .split_once(',')
-            .map_or((list, None), |(newest, older)| (newest, Some(older)));
-        let key = |pepper: &str| {
-            let key = Hmac::new_from_slice(pepper.as_bytes()).ok();
-            key.filter(|_| pepper.len() >= 32).ok_or_else(|| {
-                config::Error::invalid(
-                    NAME,
-                    "must be one or more secrets of at least 32 bytes, separated by commas",
-                )
-            })
-        };
+        let mut keys = peppers(env)?.into_iter().map(|pepper| {
+            // HMAC takes keys of every length.
+            Hmac::new_from_slice(pepper.as_bytes()).map_err(|_| malformed_pepper())
+        });
         Ok(Self {
-            newest: key(newest)?,
-            older: older
-                .into_iter()
-                .flat_map(|older| older.split(','))
-                .map(key)
-                .collect::<Result<_, _>>()?,
+            newest: keys.next().ok_or_else(malformed_pepper)??,
+            older: keys.collect::<Result<_, _>>()?,
         })
     }
 
@@ -109,6 +96,23 @@ impl Peppers {
             .chain(&self.older)
             .map(|pepper| digest(pepper, phone, code))
     }
+}
+
+/// Reads `OTP_PEPPER`: one or more secrets of at least 32 bytes, newest first, separated by commas.
+pub(crate) fn peppers(env: &Env) -> Result<Vec<&str>, config::Error> {
+    let peppers: Vec<_> = env.required(PEPPER)?.split(',').collect();
+    if peppers.iter().all(|pepper| pepper.len() >= 32) {
+        Ok(peppers)
+    } else {
+        Err(malformed_pepper())
+    }
+}
+
+fn malformed_pepper() -> config::Error {
+    config::Error::invalid(
+        PEPPER,
+        "must be one or more secrets of at least 32 bytes, separated by commas",
+    )
 }
 
 fn digest(pepper: &Hmac<Sha256>, phone: &PhoneNumber, code: &OtpCode) -> Digest {

@@ -19,7 +19,7 @@ pub use report::{Count, Ending, Report};
 use crate::config::{self, Env};
 
 /// Our own crates, whose debug lines are known to hold no secret.
-const OWN: [&str; 4] = ["shared", "signup", "verify", "migrate"];
+const OWN: [&str; 5] = ["shared", "signup", "verify", "session", "migrate"];
 
 /// Starts the log, at the levels of `RUST_LOG` (`warn`, or `shared=debug,warn`, …). By default that
 /// is `info`, less the notices of Postgres that `migrate` would pass on. If `RUST_LOG` cannot be

@@ -4,6 +4,8 @@
 //! a transaction block, so that it works through RDS Proxy and PgBouncer in transaction mode.
 //! "Not there" is a value; an error is a fault of the store.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use tokio::time::Instant;
 use tokio_postgres::{Row, types::Type};
@@ -12,11 +14,12 @@ use crate::{
     challenge::{Pending, Purpose},
     connect::{Postgres, StoreError},
     phone::PhoneNumber,
+    sessions::RefreshToken,
 };
 
 /// Reads and writes users.
 pub struct Users {
-    postgres: Postgres,
+    postgres: Arc<Postgres>,
 }
 
 /// A person's name: 1 to 100 characters, none of which is a control, a line separator or a
@@ -76,8 +79,10 @@ impl Name {
 }
 
 impl Users {
-    pub fn new(postgres: Postgres) -> Self {
-        Self { postgres }
+    pub fn new(postgres: impl Into<Arc<Postgres>>) -> Self {
+        Self {
+            postgres: postgres.into(),
+        }
     }
 
     /// Opens the connection to Postgres ahead of the first request.
@@ -107,6 +112,27 @@ impl Users {
         Ok(row.try_get(0)?)
     }
 
+    /// The user with this id.
+    pub async fn find(&self, id: i64, deadline: Instant) -> Result<Option<User>, StoreError> {
+        let row = self
+            .postgres
+            .read_one(
+                r#"
+                SELECT id, name, phone_number, version,
+                       to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+                           AS created_at
+                FROM (VALUES (1)) AS always LEFT JOIN users ON id = $1
+                "#,
+                &[(&id, Type::INT8)],
+                deadline,
+            )
+            .await?;
+        if row.try_get::<_, Option<i64>>("id")?.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(read_user(&row)?))
+    }
+
     /// Registers the person whose code was right, or lets them in: whichever the code is good for.
     /// However often and by however many it is called for one challenge, one call at most succeeds: the
     /// first to insert the challenge's id.
@@ -114,10 +140,14 @@ impl Users {
     /// A number that was registered after this statement began is seen by `DO UPDATE`, which changes
     /// nothing, and by nothing else. A row that was just inserted has no `xmax`; one that was there
     /// has been locked, and has.
+    ///
+    /// The same statement opens the session of the refresh token, so that a token is good if and
+    /// only if its user is there.
     pub async fn enter(
         &self,
         pending: &Pending,
         phone: &PhoneNumber,
+        session: &RefreshToken,
         deadline: Instant,
     ) -> Result<Entry, StoreError> {
         let row = self
@@ -140,6 +170,9 @@ impl Users {
                     UNION ALL
                     SELECT id, created_at, name, phone_number, version, false
                     FROM users, used WHERE phone_number = $4 AND $2 = 'login'
+                ), opened AS (
+                    INSERT INTO sessions (id, user_id, token_digest)
+                    SELECT $5, id, $6 FROM entered
                 )
                 SELECT EXISTS (SELECT FROM used) AS first_use,
                        is_new, id, name, phone_number, version,
@@ -152,6 +185,8 @@ impl Users {
                     (&pending.purpose.as_str(), Type::TEXT),
                     (&pending.purpose.name().map(Name::as_str), Type::TEXT),
                     (&phone.as_e164(), Type::TEXT),
+                    (&session.session_id(), Type::TEXT),
+                    (&session.digest().as_slice(), Type::BYTEA),
                 ],
                 deadline,
             )

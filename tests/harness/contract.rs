@@ -12,11 +12,14 @@ use shared::api::BODY_LIMIT;
 
 use crate::Answer;
 
-/// A function, by what it serves.
+/// A route that takes a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     Signup,
+    Login,
     Verify,
+    Refresh,
+    Logout,
 }
 
 /// Status, `error` and `code` of a failure.
@@ -36,8 +39,9 @@ const ANYWHERE: [Row; 7] = [
     ),
 ];
 
-const AT_SIGNUP: [Row; 5] = [
+const AT_SIGNUP: [Row; 6] = [
     (400, "Name and phone number are required", "missing_field"),
+    (400, "Phone number is required", "missing_field"),
     (400, "Invalid name", "invalid_name"),
     (
         403,
@@ -56,32 +60,67 @@ const AT_VERIFY: [Row; 5] = [
     (503, "Failed to register user", "unavailable"),
 ];
 
+const AT_SESSION: [Row; 3] = [
+    (400, "Refresh token is required", "missing_field"),
+    (401, "Invalid or expired token", "invalid_token"),
+    (503, "Service unavailable", "unavailable"),
+];
+
 impl Route {
+    pub const ALL: [Self; 5] = [
+        Self::Signup,
+        Self::Login,
+        Self::Verify,
+        Self::Refresh,
+        Self::Logout,
+    ];
+
     pub fn path(self) -> &'static str {
         match self {
             Self::Signup => "/signup",
+            Self::Login => "/login",
             Self::Verify => "/verify",
+            Self::Refresh => "/token/refresh",
+            Self::Logout => "/logout",
         }
     }
 
+    /// The function that serves it.
+    pub fn function(self) -> &'static str {
+        match self {
+            Self::Signup | Self::Login => "signup",
+            Self::Verify => "verify",
+            Self::Refresh | Self::Logout => "session",
+        }
+    }
+
+    /// What its function may answer.
     fn rows(self) -> &'static [Row] {
         match self {
-            Self::Signup => &AT_SIGNUP,
+            Self::Signup | Self::Login => &AT_SIGNUP,
             Self::Verify => &AT_VERIFY,
+            Self::Refresh | Self::Logout => &AT_SESSION,
         }
     }
 
-    fn message(self) -> &'static str {
+    fn messages(self) -> &'static [&'static str] {
         match self {
-            Self::Signup => "OTP sent successfully",
-            Self::Verify => "User registered successfully",
+            Self::Signup | Self::Login => &["OTP sent successfully"],
+            Self::Verify => &[
+                "User registered successfully",
+                "User logged in successfully",
+            ],
+            Self::Refresh => &[""],
+            Self::Logout => &["Logged out successfully"],
         }
     }
 
     fn members(self) -> &'static [&'static str] {
         match self {
             Self::Signup => &["name", "phone_number"],
+            Self::Login => &["phone_number"],
             Self::Verify => &["otp", "phone_number", "challenge_id"],
+            Self::Refresh | Self::Logout => &["refresh_token"],
         }
     }
 
@@ -94,8 +133,8 @@ impl Route {
             return fault("headers");
         }
         if answer.status == 200 {
-            let told = &answer.body;
-            return if told["success"] == true && told["message"] == self.message() {
+            let is_own = self.messages().contains(&answer.text("message"));
+            return if answer.body["success"] == true && is_own {
                 None
             } else {
                 fault("a success of another route")

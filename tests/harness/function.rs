@@ -247,7 +247,9 @@ pub async fn binary(name: &str) -> PathBuf {
     let build = async || {
         let status = Command::new(env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
             .args(["build", "--release", "--locked", "--quiet"])
-            .args(["-p", "signup", "-p", "verify", "-p", "migrate"])
+            .args([
+                "-p", "signup", "-p", "verify", "-p", "session", "-p", "migrate",
+            ])
             .status()
             .await;
         assert!(status.unwrap().success());

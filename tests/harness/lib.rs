@@ -15,6 +15,7 @@ mod answer;
 mod contract;
 mod database;
 mod function;
+mod keys;
 mod log;
 mod pgbouncer;
 mod phones;
@@ -23,6 +24,7 @@ mod proxy;
 mod redis_server;
 mod service;
 mod tls;
+mod web;
 
 use std::{net::TcpListener, time::Duration};
 
@@ -32,14 +34,16 @@ pub use answer::Answer;
 pub use contract::Route;
 pub use database::Database;
 pub use function::{Function, Invocation, Sandbox, binary};
+pub use keys::{AUDIENCE, ISSUER, Key, decoded, signing_key, token_settings, unsigned};
 pub use log::Secrets;
 pub use pgbouncer::PgBouncer;
 pub use phones::{fresh_phone, messages_to};
 pub use provider::{Behaviour, Provider};
 pub use proxy::{Fault, Proxy};
 pub use redis_server::RedisServer;
-pub use service::{Service, event, event_from, settings, wrong};
+pub use service::{Service, Tokens, event, event_from, settings, wrong};
 pub use tls::{Authority, TlsProxy};
+pub use web::serve;
 
 /// A pepper of the right length.
 pub const PEPPER: &str = "tests-only-pepper-of-32-bytes-00";

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::PEPPER;
+use crate::{PEPPER, signing_key};
 
 /// The lines of one process, read by a thread of its own so that they can be read to their end
 /// wherever a test drops its function.
@@ -18,7 +18,8 @@ pub(crate) struct Log {
     reading: Option<JoinHandle<()>>,
 }
 
-/// What a log must not show: the pepper, and the codes and numbers that passed through.
+/// What a log must not show: the pepper and the signing key, and the codes, numbers and tokens that
+/// passed through.
 #[derive(Debug)]
 pub struct Secrets(BTreeSet<String>);
 
@@ -53,7 +54,9 @@ impl Log {
 
 impl Default for Secrets {
     fn default() -> Self {
-        Self(BTreeSet::from([PEPPER.to_owned()]))
+        let key = signing_key().private_pem();
+        let key = key.lines().filter(|line| !line.starts_with("-----"));
+        Self(key.map(str::to_owned).chain([PEPPER.to_owned()]).collect())
     }
 }
 
@@ -61,7 +64,7 @@ impl Secrets {
     /// Fewer digits than these stand in a log by chance.
     const DIGITS: usize = 6;
 
-    /// Learns the code and the number of an event's body, of an answer's, or of the `log` sender's
+    /// Learns the code, the number and the tokens of an event, of an answer, or of the `log` sender's
     /// line.
     pub fn learn(&mut self, value: &Value) {
         match value {
@@ -69,6 +72,10 @@ impl Secrets {
                 for (name, value) in members {
                     match (name.as_str(), value) {
                         ("otp" | "phone_number", Value::String(text)) => self.learn_text(text),
+                        (
+                            "access_token" | "refresh_token" | "authorization",
+                            Value::String(text),
+                        ) => self.learn_token(text),
                         ("body", Value::String(text)) => {
                             if let Ok(body) = serde_json::from_str(text) {
                                 self.learn(&body);
@@ -90,6 +97,13 @@ impl Secrets {
                 self.0.insert(text.to_owned());
             }
         }
+    }
+
+    /// Each part by itself, since a signature alone is what makes a token, and a secret alone what
+    /// makes a refresh token.
+    fn learn_token(&mut self, text: &str) {
+        let parts = text.split([' ', '.']).filter(|part| part.len() > 20);
+        self.0.extend(parts.map(str::to_owned));
     }
 
     /// Why the log must not hold this line. Every line is one JSON object; the `log` sender's own

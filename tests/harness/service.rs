@@ -1,12 +1,15 @@
-//! Both functions in this process, over stores of their own.
+//! The functions in this process, over stores of their own.
 
 use lambda_http::request::from_str;
 use serde_json::{Value, json};
+use session::Session;
 use shared::config::Env;
 use signup::Signup;
 use verify::Verify;
 
-use crate::{Answer, Database, PEPPER, Proxy, RedisServer, messages_to};
+use crate::{
+    Answer, Database, PEPPER, Proxy, RedisServer, fresh_phone, messages_to, token_settings,
+};
 
 /// The service as its clients see it, with proxies between it and its stores.
 pub struct Service {
@@ -16,6 +19,29 @@ pub struct Service {
     pub redis: Proxy,
     pub signup: Signup,
     pub verify: Verify,
+    pub session: Session,
+}
+
+/// What a client is given to stay signed in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    pub access: String,
+    pub refresh: String,
+}
+
+impl Tokens {
+    /// The tokens of an answer, which must be a success.
+    pub fn of(answer: &Answer) -> Self {
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let tokens = &answer.body["tokens"];
+        assert_eq!(tokens["token_type"], "Bearer");
+        assert_eq!(tokens["expires_in"], 900);
+        let text = |member: &str| tokens[member].as_str().unwrap().to_owned();
+        Self {
+            access: text("access_token"),
+            refresh: text("refresh_token"),
+        }
+    }
 }
 
 /// The environment of a function over these stores, which sends everywhere, without limits and
@@ -35,8 +61,10 @@ pub fn settings(database_url: &str, redis_url: &str) -> Vec<(String, String)> {
         ("LIMIT_FAILURES", "off"),
         ("LOGIN_MIN_MS", "0"),
     ]
+    .into_iter()
+    .chain(token_settings())
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .into()
+    .collect()
 }
 
 /// An API Gateway event (HTTP API, payload format 2.0).
@@ -97,7 +125,8 @@ impl Service {
         let env: Env = settings.into_iter().collect();
         let signup = Signup::from_env(&env).await.unwrap();
         let verify = Verify::from_env(&env).unwrap();
-        tokio::join!(signup.connect(), verify.connect());
+        let session = Session::from_env(&env).unwrap();
+        tokio::join!(signup.connect(), verify.connect(), session.connect());
         Self {
             database,
             postgres,
@@ -105,6 +134,7 @@ impl Service {
             redis,
             signup,
             verify,
+            session,
         }
     }
 
@@ -168,6 +198,48 @@ impl Service {
     pub async fn post_verify(&self, body: &str) -> Answer {
         let request = from_str(&event("POST", "/verify", body).to_string()).unwrap();
         Answer::of_handler(self.verify.handle(request).await)
+    }
+
+    /// Signs up, verifies and returns the tokens.
+    pub async fn sign_in(&self) -> Tokens {
+        let phone = fresh_phone();
+        let code = self.code_for(&phone).await;
+        Tokens::of(&self.verify(&phone, &code).await)
+    }
+
+    pub async fn refresh(&self, token: &str) -> Answer {
+        self.post_session("/token/refresh", &json!({"refresh_token": token}))
+            .await
+    }
+
+    /// Refreshes and returns the new tokens.
+    pub async fn refreshed(&self, token: &str) -> Tokens {
+        Tokens::of(&self.refresh(token).await)
+    }
+
+    pub async fn log_out(&self, token: &str) -> Answer {
+        self.post_session("/logout", &json!({"refresh_token": token}))
+            .await
+    }
+
+    async fn post_session(&self, path: &str, body: &Value) -> Answer {
+        let request = from_str(&event("POST", path, &body.to_string()).to_string()).unwrap();
+        Answer::of_handler(self.session.handle(request).await)
+    }
+
+    /// `GET /me` with this header, if any.
+    pub async fn me(&self, authorization: Option<&str>) -> Answer {
+        let mut event = event("GET", "/me", "");
+        if let Some(text) = authorization {
+            event["headers"]["authorization"] = text.into();
+        }
+        let request = from_str(&event.to_string()).unwrap();
+        Answer::of_handler(self.session.handle(request).await)
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        let request = from_str(&event("GET", path, "").to_string()).unwrap();
+        Answer::of_handler(self.session.handle(request).await)
     }
 
     /// Signs up and returns the code that was sent.

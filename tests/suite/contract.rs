@@ -2,7 +2,7 @@
 //! produce are the fixtures of `events/`, see [`crate::events`].
 
 use serde_json::{Value, json};
-use tests::{Service, fresh_phone, messages_to, wrong};
+use tests::{Service, Tokens, fresh_phone, messages_to, wrong};
 
 const USER_EXISTS: (u64, &str, &str) = (
     409,
@@ -42,6 +42,7 @@ async fn verify_with_the_right_code_registers_and_answers_the_user() {
     let phone = fresh_phone();
     let code = service.code_for(&phone).await;
     let answer = service.verify(&phone, &code).await;
+    let tokens = Tokens::of(&answer);
 
     let row = service
         .database
@@ -67,6 +68,12 @@ async fn verify_with_the_right_code_registers_and_answers_the_user() {
                     "name": "Ada",
                     "phone_number": phone,
                     "version": 1
+                },
+                "tokens": {
+                    "access_token": tokens.access,
+                    "token_type": "Bearer",
+                    "expires_in": 900,
+                    "refresh_token": tokens.refresh
                 }
             })
         )
@@ -196,7 +203,10 @@ async fn a_fault_of_ours_is_500_and_tells_nothing() {
     let phone = fresh_phone();
     let code = service.code_for(&phone).await;
     let database = service.database.connect().await;
-    database.batch_execute("DROP TABLE users").await.unwrap();
+    database
+        .batch_execute("DROP TABLE users CASCADE")
+        .await
+        .unwrap();
     let internal = json!({"error": "Internal error", "code": "internal"});
     for answer in [
         service.sign_up("Ada", &phone).await,

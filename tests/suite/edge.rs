@@ -14,14 +14,13 @@ use serde_json::{Value, json};
 use shared::api::BODY_LIMIT;
 use tests::{Answer, Database, Function, Invocation, PEPPER, RedisServer, Route, Service, event};
 
-const ROUTES: [Route; 2] = [Route::Signup, Route::Verify];
-
 /// The members that some route knows, and what comes near.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "name",
     "phone_number",
     "otp",
     "challenge_id",
+    "refresh_token",
     "Name",
     "phone_number ",
     "verified",
@@ -38,24 +37,23 @@ fn runner(cases: u32) -> TestRunner {
     })
 }
 
-fn fixture(file: &str) -> Value {
+/// An event of this kind, for this route.
+fn fixture(kind: &str, route: Route) -> Value {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../events");
-    serde_json::from_str(&fs::read_to_string(folder.join(file)).unwrap()).unwrap()
+    let file = folder.join(format!("signup-ok{kind}.json"));
+    let event = fs::read_to_string(file).unwrap();
+    serde_json::from_str(&event.replace("/signup", route.path())).unwrap()
 }
 
 /// A POST of this body in every form in which it can arrive: through a REST API, an HTTP API with and
 /// without a stage in the path, and a function URL; as text, if it is text, and as base64.
 fn deliveries(route: Route, body: &[u8]) -> Vec<Value> {
-    let (path, kinds) = match route {
-        Route::Signup => ("/signup", "signup-ok"),
-        Route::Verify => ("/verify", "verify-never-asked"),
-    };
     let mut events: Vec<Value> = ["", "-http-stage", "-function-url", "-rest-stage"]
         .iter()
-        .map(|kind| fixture(&format!("{kinds}{kind}.json")))
+        .map(|kind| fixture(kind, route))
         .collect();
     let mut prefixed = events[3].clone();
-    prefixed["path"] = format!("/Prod{path}").into();
+    prefixed["path"] = format!("/Prod{}", route.path()).into();
     events.push(prefixed);
 
     let text = std::str::from_utf8(body).ok();
@@ -77,8 +75,9 @@ fn deliveries(route: Route, body: &[u8]) -> Vec<Value> {
 async fn answer_to(service: &Service, route: Route, event: &Value) -> Answer {
     let request = request::from_str(&event.to_string()).unwrap();
     Answer::of_handler(match route {
-        Route::Signup => service.signup.handle(request).await,
+        Route::Signup | Route::Login => service.signup.handle(request).await,
         Route::Verify => service.verify.handle(request).await,
+        Route::Refresh | Route::Logout => service.session.handle(request).await,
     })
 }
 
@@ -234,7 +233,7 @@ fn any_body_gets_the_same_answer_of_the_contract_in_every_kind_of_event() {
     runner(300)
         .run(&any_body(), |body| {
             runtime.block_on(async {
-                for route in ROUTES {
+                for route in Route::ALL {
                     let mut gists = BTreeSet::new();
                     for event in deliveries(route, &body) {
                         let answer = answer_to(&service, route, &event).await;
@@ -314,8 +313,8 @@ async fn an_event_of_any_kind_costs_at_most_its_own_answer() {
         ("LIMIT_GUESSES", "off"),
         ("RUST_LOG", "trace"),
     ];
-    for route in ROUTES {
-        let mut function = Function::start(&route.path()[1..], settings).await;
+    for route in [Route::Signup, Route::Verify, Route::Refresh] {
+        let mut function = Function::start(route.function(), settings).await;
         let events = disturbed_event(route);
         let mut runner = runner(1);
         let mut answered = 0;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use serde_json::Value;
-use tests::{Database, Function, Invocation, PEPPER, RedisServer, event};
+use tests::{Database, Function, Invocation, PEPPER, RedisServer, event, token_settings};
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../events")
@@ -28,18 +28,23 @@ async fn every_fixture_gets_the_answer_that_is_written_down_for_it() {
         ("OTP_LOCAL", "1"),
         ("LOGIN_MIN_MS", "0"),
     ];
+    let with_tokens = || settings.into_iter().chain(token_settings());
     let mut signup = Function::start("signup", settings).await;
-    let mut verify = Function::start("verify", settings).await;
+    let mut verify = Function::start("verify", with_tokens()).await;
+    let mut session = Function::start("session", with_tokens()).await;
     for (file, expected) in expected.as_object().unwrap() {
         let function = match expected["function"].as_str() {
             Some("signup") => &mut signup,
             Some("verify") => &mut verify,
+            Some("session") => &mut session,
             other => panic!("{file} is for {other:?}"),
         };
         let answer = function.answer(&read(file)).await;
         assert_eq!(answer.status, expected["status"], "{file}: {answer:?}");
         assert_eq!(answer.headers["content-type"], "application/json", "{file}");
-        assert_eq!(answer.headers["cache-control"], "no-store", "{file}");
+        let caching = expected["headers"]["cache-control"].as_str();
+        let caching = caching.unwrap_or("no-store");
+        assert_eq!(answer.headers["cache-control"], caching, "{file}");
         for (member, value) in expected["body"].as_object().unwrap() {
             assert_eq!(&answer.body[member], value, "{file}");
         }
@@ -71,6 +76,7 @@ async fn an_event_with_a_broken_encoding_costs_its_own_answer_and_not_the_proces
         ("OTP_PEPPER", PEPPER),
         ("ALLOWED_COUNTRIES", "*"),
     ];
+    let settings = settings.into_iter().chain(token_settings());
     let mut verify = Function::start("verify", settings).await;
     let mut broken = event("POST", "/verify", "not base64!");
     broken["isBase64Encoded"] = true.into();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tests::{
-    Answer, Behaviour, Database, Function, PEPPER, Provider, RedisServer, Service, event,
+    Answer, Behaviour, Database, Function, PEPPER, Provider, RedisServer, Service, Tokens, event,
     fresh_phone, messages_to, wrong,
 };
 use tokio::time::Instant;
@@ -66,6 +66,7 @@ async fn login_of_a_registered_number_sends_a_code_that_lets_its_user_in() {
     let answer = service
         .verify_challenge(&phone, &messages[1][..6], &id)
         .await;
+    let tokens = Tokens::of(&answer);
     assert_eq!(
         (answer.status, answer.body),
         (
@@ -73,10 +74,21 @@ async fn login_of_a_registered_number_sends_a_code_that_lets_its_user_in() {
             json!({
                 "success": true,
                 "message": "User logged in successfully",
-                "data": registered.body["data"]
+                "data": registered.body["data"],
+                "tokens": {
+                    "access_token": tokens.access,
+                    "token_type": "Bearer",
+                    "expires_in": 900,
+                    "refresh_token": tokens.refresh
+                }
             })
         )
     );
+    let me = service.me(Some(&format!("Bearer {}", tokens.access))).await;
+    assert_eq!(me.body["data"], registered.body["data"]);
+    // Another session than the one of the registration, which goes on.
+    service.refreshed(&tokens.refresh).await;
+    service.refreshed(&Tokens::of(&registered).refresh).await;
     assert_eq!(service.database.count_users().await, 1);
 }
 

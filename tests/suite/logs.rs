@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 use tests::{
-    Answer, Behaviour, Database, Function, PEPPER, Provider, RedisServer, Secrets, event,
-    fresh_phone, wrong,
+    Answer, Behaviour, Database, Function, PEPPER, Provider, RedisServer, Secrets, Tokens, event,
+    fresh_phone, signing_key, token_settings, wrong,
 };
 
 struct Deployed {
@@ -39,6 +39,7 @@ impl Deployed {
             ("LIMIT_PHONE", "off"),
             ("AWS_ENDPOINT_URL_SNS", &endpoint),
         ];
+        settings.extend(token_settings());
         settings.extend(own);
         Function::start(function, settings).await
     }
@@ -340,6 +341,95 @@ async fn whatever_is_asked_of_the_log_it_shows_no_code_no_number_and_no_pepper()
 }
 
 #[tokio::test]
+async fn a_session_has_its_lines_too_and_none_shows_a_token_or_the_key() {
+    let deployed = Deployed::new().await;
+    let trace = [("RUST_LOG", "trace")];
+    let mut signup = deployed.start("signup", &trace).await;
+    let mut verify_ = deployed.start("verify", &trace).await;
+    let mut session = deployed.start("session", &trace).await;
+    let phone = fresh_phone();
+    sign_up(&mut signup, &phone).await;
+    let verified = verify(&mut verify_, &phone, &deployed.code()).await;
+    let tokens = Tokens::of(&verified);
+
+    let mut me = event("GET", "/me", "");
+    for (authorization, status, outcome) in [
+        (Some(&tokens.access), 200, "read"),
+        (Some(&tokens.refresh), 401, "unauthenticated"),
+        (None, 401, "unauthenticated"),
+    ] {
+        me["headers"]["authorization"] =
+            authorization.map_or(Value::Null, |token| format!("Bearer {token}").into());
+        if authorization.is_none() {
+            me["headers"]
+                .as_object_mut()
+                .unwrap()
+                .remove("authorization");
+        }
+        assert_eq!(session.answer(&me).await.status, status);
+        let line = last(&session);
+        assert_eq!(
+            (&line["route"], &line["outcome"]),
+            (&json!("/me"), &json!(outcome))
+        );
+    }
+    assert_eq!(last(&session)["cause"], "no bearer token");
+
+    let mut used = Vec::new();
+    let mut newest = tokens.refresh.clone();
+    for _ in 0..2 {
+        let body = json!({"refresh_token": newest}).to_string();
+        let answer = session
+            .answer(&event("POST", "/token/refresh", &body))
+            .await;
+        used.push(newest);
+        newest = Tokens::of(&answer).refresh;
+        let line = last(&session);
+        assert_eq!(
+            (&line["route"], &line["outcome"]),
+            (&json!("/token/refresh"), &json!("refreshed"))
+        );
+        assert!(line["postgres_ms"].is_number());
+    }
+    for (token, reused) in [(&used[0], json!(1)), (&newest, Value::Null)] {
+        let body = json!({"refresh_token": token}).to_string();
+        let answer = session
+            .answer(&event("POST", "/token/refresh", &body))
+            .await;
+        assert_eq!(answer.status, 401);
+        let line = last(&session);
+        assert_eq!(
+            (&line["outcome"], &line["reused_tokens"]),
+            (&json!("invalid_token"), &reused)
+        );
+        assert_eq!(line["level"], "INFO");
+    }
+    let body = json!({"refresh_token": newest}).to_string();
+    session.answer(&event("POST", "/logout", &body)).await;
+    assert_eq!(last(&session)["outcome"], "logged_out");
+    for path in [
+        "/.well-known/jwks.json",
+        "/.well-known/openid-configuration",
+    ] {
+        session.answer(&event("GET", path, "")).await;
+        let line = last(&session);
+        assert_eq!(
+            (&line["route"], &line["outcome"]),
+            (&json!(path), &json!("published"))
+        );
+    }
+
+    let mut lines = verify_.log();
+    lines.extend(session.log());
+    for token in used.iter().chain([&newest, &tokens.access]) {
+        let secret = token.rsplit('.').next().unwrap();
+        for line in &lines {
+            assert!(!line.contains(secret), "{line}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn line_breaks_and_escapes_in_any_field_leave_one_object_per_line() {
     let deployed = Deployed::new().await;
     let mut signup = deployed.start("signup", &[("RUST_LOG", "trace")]).await;
@@ -367,7 +457,7 @@ async fn line_breaks_and_escapes_in_any_field_leave_one_object_per_line() {
 }
 
 #[test]
-fn the_check_of_every_log_finds_codes_numbers_peppers_and_broken_lines() {
+fn the_check_of_every_log_finds_codes_numbers_tokens_keys_and_broken_lines() {
     let mut secrets = Secrets::default();
     secrets.learn(&event(
         "POST",
@@ -375,7 +465,12 @@ fn the_check_of_every_log_finds_codes_numbers_peppers_and_broken_lines() {
         &json!({"otp": "482915", "phone_number": "+49 (151) 2345-6789"}).to_string(),
     ));
     secrets.learn(&json!({"message": "Generated OTP", "otp": "737373"}));
+    secrets.learn(&json!({"headers": {"authorization": "Bearer e30.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dGhlIHNpZ25hdHVyZSBvZiBpdA"}}));
+    let body = json!({"tokens": {"refresh_token": "0123456789abcdef0123456789abcdef.dGhlIHNlY3JldCBvZiB0aGUgdG9rZW4"}});
+    secrets.learn(&json!({"statusCode": 200, "body": body.to_string()}));
     let pepper = format!(r#"{{"cause": "key {PEPPER}"}}"#);
+    let key = signing_key().private_pem();
+    let key = json!({"cause": format!("key {}", key.lines().nth(1).unwrap())}).to_string();
     for line in [
         r#"{"message": "sent 482915 to somebody"}"#,
         r#"{"otp": 482915}"#,
@@ -383,7 +478,11 @@ fn the_check_of_every_log_finds_codes_numbers_peppers_and_broken_lines() {
         r#"{"482915": 1}"#,
         r#"{"phone": "+4915123456789"}"#,
         r#"{"phone": "+49 (151) 2345-6789"}"#,
+        r#"{"cause": "eyJzdWIiOiIxMjM0NTY3ODkwIn0"}"#,
+        r#"{"cause": "dGhlIHNpZ25hdHVyZSBvZiBpdA"}"#,
+        r#"{"cause": "no dGhlIHNlY3JldCBvZiB0aGUgdG9rZW4 here"}"#,
         &pepper,
+        &key,
         "",
         "thread main panicked",
         "{} {}",

@@ -20,6 +20,8 @@ mod logs;
 mod migrations;
 mod outages;
 mod provider;
+mod sessions;
 mod start;
 mod tls;
+mod tokens;
 mod wire;

@@ -20,13 +20,14 @@ async fn applied(migrator: &migrate::Database, command: Command) -> Vec<bool> {
 async fn up_applies_all_status_tells_and_down_takes_one_back() {
     let database = Database::empty().await;
     let migrator = migrator(&database);
-    assert_eq!(applied(&migrator, Command::Status).await, [false, false]);
-    assert_eq!(applied(&migrator, Command::Up).await, [true, true]);
-    assert_eq!(applied(&migrator, Command::Up).await, [true, true]);
-    assert_eq!(applied(&migrator, Command::Down).await, [true, false]);
-    assert_eq!(applied(&migrator, Command::Down).await, [false, false]);
-    assert_eq!(applied(&migrator, Command::Down).await, [false, false]);
-    assert_eq!(applied(&migrator, Command::Up).await, [true, true]);
+    let first = |count: usize| (0..3).map(|at| at < count).collect::<Vec<_>>();
+    assert_eq!(applied(&migrator, Command::Status).await, first(0));
+    assert_eq!(applied(&migrator, Command::Up).await, first(3));
+    assert_eq!(applied(&migrator, Command::Up).await, first(3));
+    for left in [2, 1, 0, 0] {
+        assert_eq!(applied(&migrator, Command::Down).await, first(left));
+    }
+    assert_eq!(applied(&migrator, Command::Up).await, first(3));
 }
 
 #[tokio::test]
@@ -34,9 +35,9 @@ async fn two_at_once_wait_for_each_other() {
     let database = Database::empty().await;
     let (a, b) = (migrator(&database), migrator(&database));
     let (a_ran, b_ran) = tokio::join!(applied(&a, Command::Up), applied(&b, Command::Up));
-    assert_eq!((a_ran, b_ran), (vec![true, true], vec![true, true]));
+    assert_eq!((a_ran, b_ran), (vec![true; 3], vec![true; 3]));
     tokio::join!(applied(&a, Command::Down), applied(&b, Command::Down));
-    assert_eq!(applied(&a, Command::Status).await, [false, false]);
+    assert_eq!(applied(&a, Command::Status).await, [true, false, false]);
 }
 
 #[tokio::test]
@@ -86,7 +87,8 @@ async fn on_the_command_line_it_prints_what_is_applied() {
     assert!(succeeded, "{printed}");
     assert_eq!(
         printed,
-        "000001 create-user-table applied\n000002 create-used-challenge-table applied\n"
+        "000001 create-user-table applied\n000002 create-used-challenge-table applied\n\
+         000003 create-session-table applied\n"
     );
     for words in [&[][..], &["sideways"], &["up", "down"]] {
         let (succeeded, printed) = run(words).await;
@@ -109,7 +111,8 @@ async fn as_a_lambda_function_it_takes_a_command() {
         report,
         json!({"migrations": [
             {"version": 1, "description": "create-user-table", "applied": true},
-            {"version": 2, "description": "create-used-challenge-table", "applied": true}
+            {"version": 2, "description": "create-used-challenge-table", "applied": true},
+            {"version": 3, "description": "create-session-table", "applied": true}
         ]})
     );
     for bad in [

@@ -1,7 +1,7 @@
 //! How a function starts, or refuses to, and what it writes.
 
 use serde_json::{Value, json};
-use tests::{Database, Function, PEPPER, RedisServer, event, fresh_phone};
+use tests::{Database, Function, Key, PEPPER, RedisServer, event, fresh_phone, token_settings};
 
 #[tokio::test]
 async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
@@ -46,10 +46,27 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
         ("LIMIT_FAILURES", "50/1y"),
         ("OTP_LENGTH", "11"),
         ("REDIS_CLUSTER", "yes"),
+        ("TOKEN_PRIVATE_KEY", ""),
+        ("TOKEN_ISSUER", "hunter2"),
+    ];
+    let private = Key::p256().private_pem();
+    let bad_for_session = [
+        ("DATABASE_URL", ""),
+        ("OTP_PEPPER", "hunter2"),
+        ("TOKEN_ISSUER", ""),
+        ("TOKEN_ISSUER", "hunter2"),
+        ("TOKEN_AUDIENCE", ""),
+        ("TOKEN_PRIVATE_KEY", ""),
+        ("TOKEN_PRIVATE_KEY", "hunter2"),
+        ("TOKEN_PUBLIC_KEYS", "hunter2"),
+        ("TOKEN_PUBLIC_KEYS", &private),
     ];
     let cases = bad.map(|bad| ("signup", bad)).into_iter();
-    for (function, (name, value)) in cases.chain(bad_for_verify.map(|bad| ("verify", bad))) {
+    let cases = cases.chain(bad_for_verify.map(|bad| ("verify", bad)));
+    let cases = cases.chain(bad_for_session.map(|bad| ("session", bad)));
+    for (function, (name, value)) in cases {
         let mut settings = complete.to_vec();
+        settings.extend(token_settings());
         settings.retain(|(other, _)| *other != name);
         settings.push((name, value));
         let mut function = Function::start(function, settings).await;
@@ -89,6 +106,7 @@ async fn the_log_sender_writes_the_code_in_one_line_and_nothing_else_does() {
         ("RUST_LOG", "trace"),
     ];
     let mut signup = Function::start("signup", settings).await;
+    let settings = settings.into_iter().chain(token_settings());
     let mut verify = Function::start("verify", settings).await;
     let phone = fresh_phone();
     let body = json!({"name": "Ada\u{fffd}", "phone_number": phone}).to_string();

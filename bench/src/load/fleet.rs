@@ -45,7 +45,7 @@ impl Fleet {
     /// So many processes of the function, whose binary is in the folder `FUNCTIONS`. They write their
     /// logs into `logs`.
     pub async fn start(route: Route, size: usize, settings: &[(&str, &str)], logs: &Path) -> Self {
-        let name = &route.path()[1..];
+        let name = route.function();
         let folder = env::var_os("FUNCTIONS").expect("FUNCTIONS: run through make load");
         let binary = Path::new(&folder).join(name);
         let mut instances = VecDeque::new();

@@ -32,7 +32,7 @@ use fleet::Fleet;
 use futures_util::future::join_all;
 use postgres::PostgresServer;
 use shared::config::Env;
-use tests::{Behaviour, PEPPER, Provider, RedisServer, Route};
+use tests::{Behaviour, PEPPER, Provider, RedisServer, Route, token_settings};
 use world::World;
 
 /// Processes of each function.
@@ -102,6 +102,7 @@ async fn run(seed: u64, store: Store, length: Duration) -> bool {
         ("LIMIT_GUESSES", LIMIT_GUESSES),
         ("PUMPING", "off"),
     ];
+    let settings = [&settings[..], &token_settings()].concat();
     let logs = tempfile::tempdir().unwrap();
     let signup = Fleet::start(Route::Signup, PROCESSES, &settings, logs.path()).await;
     let verify = Fleet::start(Route::Verify, PROCESSES, &settings, logs.path()).await;

@@ -1,6 +1,6 @@
-//! `POST /verify`: the code comes back, and whoever has it is registered or logged in.
+//! `POST /verify`: the code comes back, and whoever has it is registered or logged in, with tokens.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use lambda_http::{
     Body, Request, Response,
@@ -14,7 +14,9 @@ use shared::{
     connect::{Postgres, Redis, StoreError},
     otp::{Length, OtpCode},
     phone::{self, PhoneNumber},
+    sessions::{RefreshToken, Tokens},
     telemetry::{Count, Report},
+    token::Signer,
     users::{Entry, User, Users},
 };
 
@@ -22,6 +24,7 @@ use shared::{
 pub struct Verify {
     pub users: Users,
     pub challenges: Checker,
+    signer: Signer,
     phones: phone::Parser,
     code_length: Length,
     require_challenge_id: bool,
@@ -49,6 +52,7 @@ struct Entered {
     success: bool,
     message: &'static str,
     data: User,
+    tokens: Tokens,
 }
 
 /// The ways in which nobody is registered or logged in.
@@ -84,6 +88,7 @@ impl Verify {
         Ok(Self {
             users: Users::new(Postgres::from_env(env, deadlines.store)?),
             challenges: Checker::from_env(env, redis)?,
+            signer: Signer::from_env(env)?,
             phones: phone::Parser::from_env(env)?,
             code_length: Length::from_env(env)?,
             require_challenge_id: env.flag("REQUIRE_CHALLENGE_ID")?,
@@ -134,15 +139,36 @@ impl Verify {
         if pending.first_match {
             report.count(Count::CodeVerified);
         }
-        let enter = self.users.enter(&pending, &phone, deadline);
+        let session = RefreshToken::generate();
+        let enter = self.users.enter(&pending, &phone, &session, deadline);
         match report.postgres(enter).await? {
             Entry::Registered(user) => {
-                Ok(entered("registered", "User registered successfully", user))
+                Ok(self.entered("registered", "User registered successfully", user, &session))
             }
-            Entry::LoggedIn(user) => Ok(entered("logged_in", "User logged in successfully", user)),
+            Entry::LoggedIn(user) => {
+                Ok(self.entered("logged_in", "User logged in successfully", user, &session))
+            }
             Entry::ChallengeUsed | Entry::UserGone => Err(Error::Expired),
             Entry::PhoneTaken => Err(Error::UserExists),
         }
+    }
+
+    fn entered(
+        &self,
+        outcome: &'static str,
+        message: &'static str,
+        user: User,
+        session: &RefreshToken,
+    ) -> Success {
+        Success::new(
+            outcome,
+            &Entered {
+                success: true,
+                message,
+                tokens: Tokens::new(&self.signer, user.id, session, SystemTime::now()),
+                data: user,
+            },
+        )
     }
 
     fn read(&self, request: &Request, report: &mut Report) -> Result<Guess, Error> {
@@ -179,17 +205,6 @@ fn matched(attempt: Attempt) -> Result<Pending, Error> {
         Attempt::Limited(limited) => Err(Error::Limited(limited)),
         Attempt::Absent => Err(Error::Expired),
     }
-}
-
-fn entered(outcome: &'static str, message: &'static str, user: User) -> Success {
-    Success::new(
-        outcome,
-        &Entered {
-            success: true,
-            message,
-            data: user,
-        },
-    )
 }
 
 impl From<Error> for Failure {

@@ -50,6 +50,8 @@ pub enum Count {
     LowRange,
     /// The same for a country.
     LowCountry,
+    /// A refresh token came back after its successor was used: it, or its successor, was stolen.
+    ReusedToken,
 }
 
 /// How a request ended.
@@ -186,6 +188,7 @@ impl Count {
             Self::CodeVerified => "codes_verified",
             Self::LowRange => "low_range_conversions",
             Self::LowCountry => "low_country_conversions",
+            Self::ReusedToken => "reused_tokens",
         }
     }
 }

@@ -1,0 +1,138 @@
+//! Routes behind a bearer token (RFC 6750), as a tower layer.
+//!
+//! A service below the layer takes [`Authenticated`], which only the layer makes: a route without
+//! the layer has no claims to read, and one that reads them cannot be reached without it.
+
+use std::{
+    future::{Ready, ready},
+    ops::Deref,
+    sync::Arc,
+    task::{Context, Poll},
+    time::SystemTime,
+};
+
+use futures_util::future::Either;
+use lambda_http::{
+    Body, Request, Response,
+    http::{HeaderMap, StatusCode, header::AUTHORIZATION},
+    tower::{Layer, Service},
+};
+
+use super::{Failure, refuse};
+use crate::token::{self, Claims, Verifier};
+
+/// Lets requests with a valid access token through, and answers the others itself.
+#[derive(Clone)]
+pub struct BearerLayer {
+    verifier: Arc<Verifier>,
+    route: &'static str,
+}
+
+/// A service behind a [`BearerLayer`].
+#[derive(Clone)]
+pub struct Bearer<S> {
+    layer: BearerLayer,
+    inner: S,
+}
+
+/// A request with the claims of its token.
+pub struct Authenticated {
+    request: Request,
+    claims: Claims,
+}
+
+/// Why nobody is signed in.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unauthenticated {
+    #[error("no bearer token")]
+    Missing,
+    #[error(transparent)]
+    Invalid(#[from] token::Invalid),
+    /// The token is good, and the user it was made for is gone.
+    #[error("the token's user is gone")]
+    UserGone,
+}
+
+impl BearerLayer {
+    /// `route` is the one that is protected, for the log.
+    pub fn new(verifier: Arc<Verifier>, route: &'static str) -> Self {
+        Self { verifier, route }
+    }
+}
+
+impl<S> Layer<S> for BearerLayer {
+    type Service = Bearer<S>;
+
+    fn layer(&self, inner: S) -> Bearer<S> {
+        Bearer {
+            layer: self.clone(),
+            inner,
+        }
+    }
+}
+
+impl<S> Service<Request> for Bearer<S>
+where
+    S: Service<Authenticated, Response = Response<Body>>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Either<S::Future, Ready<Result<Response<Body>, S::Error>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let BearerLayer { verifier, route } = &self.layer;
+        match authenticate(verifier, request.headers()) {
+            Ok(claims) => Either::Left(self.inner.call(Authenticated { request, claims })),
+            Err(refusal) => Either::Right(ready(Ok(refuse(&request, route, refusal.into())))),
+        }
+    }
+}
+
+impl Authenticated {
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+}
+
+impl Deref for Authenticated {
+    type Target = Request;
+
+    fn deref(&self) -> &Request {
+        &self.request
+    }
+}
+
+fn authenticate(verifier: &Verifier, headers: &HeaderMap) -> Result<Claims, Unauthenticated> {
+    let token = headers
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok()?.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Bearer"))
+        .ok_or(Unauthenticated::Missing)?
+        .1;
+    Ok(verifier.verify(token.trim(), SystemTime::now())?)
+}
+
+impl From<Unauthenticated> for Failure {
+    fn from(refusal: Unauthenticated) -> Self {
+        // RFC 6750 §3.1: a request without a token is told no error.
+        let challenge = match refusal {
+            Unauthenticated::Missing => r#"Bearer realm="otp-auth""#,
+            Unauthenticated::Invalid(_) | Unauthenticated::UserGone => {
+                r#"Bearer realm="otp-auth", error="invalid_token""#
+            }
+        };
+        let failure = Self {
+            authenticate: Some(challenge),
+            ..Self::new(
+                StatusCode::UNAUTHORIZED,
+                "Invalid or missing authentication token",
+                "unauthenticated",
+            )
+        };
+        failure.caused_by(&refusal)
+    }
+}

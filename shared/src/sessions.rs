@@ -1,0 +1,315 @@
+//! Sessions in Postgres, and the refresh tokens that keep them alive.
+//!
+//! A session is a chain of refresh tokens. Each use replaces the token by its successor; a token
+//! from further back shows that the chain was stolen, and ends it. One statement by the session's
+//! id decides, so the row's lock puts requests at the same time in an order.
+
+use std::{sync::Arc, time::SystemTime};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use hkdf::Hkdf;
+use hmac::{Hmac, KeyInit, Mac};
+use rand::{RngExt, rand_core::UnwrapErr, rngs::SysRng};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+use tokio_postgres::types::Type;
+
+use crate::{
+    config::{self, Env},
+    connect::{Postgres, StoreError},
+    otp,
+    token::{self, Signer},
+};
+
+/// Reads and writes sessions.
+pub struct Sessions {
+    postgres: Arc<Postgres>,
+    successors: Successors,
+}
+
+/// `<session id>.<secret>`: 32 lower-case hexadecimal digits and 32 bytes in base64url. No `Debug`
+/// and no `Display`.
+pub struct RefreshToken {
+    session_id: String,
+    secret: [u8; 32],
+}
+
+/// SHA-256 of a refresh token's secret: what is stored in its place. The secret is 256 random bits,
+/// so its digest needs no key.
+pub type Digest = [u8; 32];
+
+/// Makes each token's successor: HMAC-SHA256 of its secret. Whoever asks again because an answer got
+/// lost therefore gets the same one, though the secret is stored nowhere. Under one key for every
+/// live pepper, newest first; the others serve to ask again across a change of peppers. No `Debug`.
+struct Successors(Vec<Hmac<Sha256>>);
+
+/// What became of a refresh token.
+pub enum Refresh {
+    /// It was the newest, or the one before while that may still be asked for again.
+    Refreshed {
+        user_id: i64,
+        successor: RefreshToken,
+    },
+    /// It was an older one. The session is over.
+    Reused,
+    /// There is no such session, or it is over.
+    Absent,
+}
+
+/// What a client gets to prove who it is. No `Debug`.
+#[derive(Serialize)]
+pub struct Tokens {
+    access_token: String,
+    token_type: &'static str,
+    /// Seconds.
+    expires_in: u64,
+    refresh_token: String,
+}
+
+impl RefreshToken {
+    /// The first token of a new session, from the operating system's generator.
+    pub fn generate() -> Self {
+        // See `OtpCode::generate` on why this generator does not fail.
+        let mut random = UnwrapErr(SysRng);
+        Self {
+            session_id: format!("{:032x}", random.random::<u128>()),
+            secret: random.random(),
+        }
+    }
+
+    /// The token that a client sent, `None` if it cannot be one of ours.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (session_id, secret) = text.split_once('.')?;
+        let is_id = session_id.len() == 32
+            && session_id
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let secret = BASE64_URL_SAFE_NO_PAD.decode(secret).ok()?;
+        is_id.then_some(Self {
+            session_id: session_id.to_owned(),
+            secret: secret.try_into().ok()?,
+        })
+    }
+
+    /// The text, for the client.
+    pub fn expose(&self) -> String {
+        let secret = BASE64_URL_SAFE_NO_PAD.encode(self.secret);
+        format!("{}.{secret}", self.session_id)
+    }
+
+    pub fn session_id(&self) -> &str {
+        &self.session_id
+    }
+
+    pub fn digest(&self) -> Digest {
+        Sha256::digest(self.secret).into()
+    }
+}
+
+impl Tokens {
+    /// Both tokens of a user, the access token good from now.
+    pub fn new(signer: &Signer, user_id: i64, refresh: &RefreshToken, now: SystemTime) -> Self {
+        Self {
+            access_token: signer.access_token(user_id, now),
+            token_type: "Bearer",
+            expires_in: token::LIFETIME.as_secs(),
+            refresh_token: refresh.expose(),
+        }
+    }
+}
+
+impl Successors {
+    /// Reads `OTP_PEPPER`. The keys are made by HKDF (RFC 5869), so that the digests of codes and
+    /// the refresh tokens tell nothing about each other.
+    fn from_env(env: &Env) -> Result<Self, config::Error> {
+        let key = |pepper: &str| {
+            let mut key = [0; 32];
+            Hkdf::<Sha256>::new(None, pepper.as_bytes())
+                .expand(b"otp-auth refresh token", &mut key)
+                .ok()?;
+            Hmac::new_from_slice(&key).ok()
+        };
+        // Neither can fail: 32 bytes are a length that HKDF gives and HMAC takes.
+        Ok(Self(
+            otp::peppers(env)?.into_iter().filter_map(key).collect(),
+        ))
+    }
+
+    /// What may follow on the token, newest pepper first.
+    fn of(&self, token: &RefreshToken) -> Vec<RefreshToken> {
+        let successor = |key: &Hmac<Sha256>| {
+            let mut mac = key.clone();
+            mac.update(&token.secret);
+            RefreshToken {
+                session_id: token.session_id.clone(),
+                secret: mac.finalize().into_bytes().into(),
+            }
+        };
+        self.0.iter().map(successor).collect()
+    }
+}
+
+impl Sessions {
+    /// Reads `OTP_PEPPER`.
+    pub fn from_env(env: &Env, postgres: Arc<Postgres>) -> Result<Self, config::Error> {
+        Ok(Self {
+            postgres,
+            successors: Successors::from_env(env)?,
+        })
+    }
+
+    /// Replaces a token by its successor, for 30 more days.
+    ///
+    /// The row holds the digest of the newest token only. If that is what one of the successors of
+    /// the token at hand has, then the token is the one before: it gets the same successor again for
+    /// ten seconds. Any other secret ends the session, since only its owner and a thief know its id.
+    pub async fn refresh(
+        &self,
+        token: &RefreshToken,
+        deadline: Instant,
+    ) -> Result<Refresh, StoreError> {
+        let successors = self.successors.of(token);
+        let digests: Vec<Digest> = successors.iter().map(RefreshToken::digest).collect();
+        let digests: Vec<&[u8]> = digests.iter().map(<[u8; 32]>::as_slice).collect();
+        let row = self
+            .postgres
+            .write_one(
+                "
+                WITH decided AS (
+                    UPDATE sessions SET
+                        token_digest = CASE WHEN token_digest = $2 THEN $3[1] ELSE token_digest END,
+                        refreshed_at = CASE WHEN token_digest = $2 THEN now() ELSE refreshed_at END,
+                        expires_at = CASE WHEN token_digest = $2 THEN now() + interval '30 days'
+                                          ELSE expires_at END,
+                        revoked_at = CASE WHEN token_digest = $2 THEN NULL
+                                          WHEN token_digest = ANY ($3)
+                                               AND refreshed_at > now() - interval '10 seconds' THEN NULL
+                                          ELSE now() END
+                    WHERE id = $1 AND revoked_at IS NULL AND expires_at > now()
+                    RETURNING user_id, token_digest, revoked_at IS NOT NULL AS revoked
+                )
+                SELECT user_id, token_digest, revoked
+                FROM (VALUES (1)) AS always LEFT JOIN decided ON true
+                ",
+                &[
+                    (&token.session_id, Type::TEXT),
+                    (&token.digest().as_slice(), Type::BYTEA),
+                    (&digests, Type::BYTEA_ARRAY),
+                ],
+                deadline,
+            )
+            .await?;
+        let Some(user_id) = row.try_get("user_id")? else {
+            return Ok(Refresh::Absent);
+        };
+        if row.try_get("revoked")? {
+            return Ok(Refresh::Reused);
+        }
+        let newest: &[u8] = row.try_get("token_digest")?;
+        let successor = successors
+            .into_iter()
+            .find(|successor| successor.digest() == newest);
+        // There is one, or the statement would have ended the session.
+        Ok(
+            successor.map_or(Refresh::Absent, |successor| Refresh::Refreshed {
+                user_id,
+                successor,
+            }),
+        )
+    }
+
+    /// Ends the token's session, if there is one. Its secret is not looked at: one that is not the
+    /// newest would end the session at a refresh too.
+    pub async fn end(&self, token: &RefreshToken, deadline: Instant) -> Result<(), StoreError> {
+        self.postgres
+            .write_one(
+                "
+                WITH ended AS (
+                    UPDATE sessions SET revoked_at = now()
+                    WHERE id = $1 AND revoked_at IS NULL
+                    RETURNING id
+                )
+                SELECT count(*) FROM ended
+                ",
+                &[(&token.session_id, Type::TEXT)],
+                deadline,
+            )
+            .await?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn successors(peppers: &str) -> Successors {
+        Successors::from_env(&Env::from([("OTP_PEPPER", peppers)])).unwrap()
+    }
+
+    #[test]
+    fn a_token_survives_its_text() {
+        let token = RefreshToken::generate();
+        let text = token.expose();
+        assert_eq!(text.len(), 32 + 1 + 43);
+        let read = RefreshToken::parse(&text).unwrap();
+        assert_eq!(read.expose(), text);
+        assert_eq!(read.digest(), token.digest());
+        assert_ne!(RefreshToken::generate().expose(), text);
+    }
+
+    #[test]
+    fn whatever_has_another_shape_is_no_token() {
+        let text = RefreshToken::generate().expose();
+        let (id, secret) = text.split_once('.').unwrap();
+        for other in [
+            "",
+            ".",
+            id,
+            &text[..text.len() - 1],
+            &format!("{text}="),
+            &format!("{text}A"),
+            &format!("{text}.{secret}"),
+            &format!(" {text}"),
+            &format!("{text}\n"),
+            &format!("{}.{secret}", "G".repeat(32)),
+            &format!("{}.{secret}", "A".repeat(32)),
+            &format!("{}.{secret}", &id[1..]),
+            &format!("{id}.{}", "+".repeat(43)),
+        ] {
+            assert!(RefreshToken::parse(other).is_none(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_successor_depends_on_secret_and_pepper_and_on_nothing_else() {
+        let (old, new) = ("a".repeat(32), "b".repeat(32));
+        let token = RefreshToken::generate();
+        let text = |tokens: Vec<RefreshToken>| -> Vec<String> {
+            tokens.iter().map(RefreshToken::expose).collect()
+        };
+        let before = text(successors(&old).of(&token));
+        assert_eq!(before, text(successors(&old).of(&token)));
+        let after = text(successors(&format!("{new},{old}")).of(&token));
+        assert_eq!((after.len(), &after[1]), (2, &before[0]));
+        assert_ne!(after[0], after[1]);
+        let other = RefreshToken {
+            session_id: token.session_id.clone(),
+            ..RefreshToken::generate()
+        };
+        assert_ne!(text(successors(&old).of(&other)), before);
+    }
+
+    /// What Python's `hmac` and `hkdf` of the package `cryptography` compute.
+    #[test]
+    fn a_successor_is_hmac_sha256_under_a_key_of_hkdf() {
+        let token = RefreshToken {
+            session_id: "0".repeat(32),
+            secret: [7; 32],
+        };
+        let successor = &successors(&"k".repeat(32)).of(&token)[0];
+        let expected = 0x82df_02b2_2f38_8178_3df3_75f1_00e0_9c75_u128;
+        assert_eq!(successor.secret[..16], expected.to_be_bytes());
+    }
+}

@@ -1,0 +1,651 @@
+//! Access tokens: JSON Web Tokens after RFC 9068, and the keys behind them.
+//!
+//! A key is parsed once, at start. A token chooses among our keys by its `kid` and nothing else: the
+//! algorithm is the key's own, and no key is ever fetched because a token names it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::{
+    rand::SystemRandom,
+    rsa,
+    signature::{
+        ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
+        ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256,
+    },
+};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use rand::{RngExt, rand_core::UnwrapErr, rngs::SysRng};
+use rustls::pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, pem::PemObject};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
+use sha2::{Digest, Sha256};
+use spki::{
+    ObjectIdentifier, SubjectPublicKeyInfoRef,
+    der::{self, Decode, Reader, SliceReader, asn1::UintRef},
+};
+
+use crate::config::{self, Env};
+
+/// How long an access token is good.
+pub const LIFETIME: Duration = Duration::from_mins(15);
+
+/// How far the clocks of whoever signs and whoever verifies may be apart: a token is good from this
+/// much before its `nbf` until this much after its `exp`.
+pub const LEEWAY: Duration = Duration::from_secs(30);
+
+/// The `typ` of an access token, RFC 9068 §2.1.
+const TYPE: &str = "at+jwt";
+
+const ISSUER: &str = "TOKEN_ISSUER";
+const PRIVATE_KEY: &str = "TOKEN_PRIVATE_KEY";
+const PUBLIC_KEYS: &str = "TOKEN_PUBLIC_KEYS";
+
+/// Who issues the tokens, and for whom.
+#[derive(Clone)]
+struct Parties {
+    issuer: String,
+    audience: String,
+}
+
+/// Signs access tokens. No `Debug`.
+pub struct Signer {
+    parties: Parties,
+    key: SigningKey,
+    public: PublicKey,
+}
+
+enum SigningKey {
+    Rs256(Box<rsa::KeyPair>),
+    Es256(EcdsaKeyPair),
+}
+
+/// Tells our access tokens from everything else.
+pub struct Verifier {
+    parties: Parties,
+    keys: Vec<PublicKey>,
+}
+
+#[derive(Clone)]
+struct PublicKey {
+    key: ParsedPublicKey,
+    jwk: Jwk,
+}
+
+/// What a valid access token says. Only a [`Verifier`] makes one.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Claims {
+    user_id: i64,
+}
+
+/// Why a token is not valid. The client is not told, the log is.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    #[error("the token is not a signed JSON Web Token")]
+    Malformed,
+    #[error("the token's key is none of ours")]
+    UnknownKey,
+    #[error("the token's algorithm is not its key's")]
+    WrongAlgorithm,
+    #[error("the token's signature is wrong")]
+    WrongSignature,
+    #[error("the token is not an access token")]
+    NotAnAccessToken,
+    #[error("the token has another issuer")]
+    OtherIssuer,
+    #[error("the token is for another audience")]
+    OtherAudience,
+    #[error("the token has expired")]
+    Expired,
+    #[error("the token is not valid yet")]
+    NotYetValid,
+}
+
+/// The JOSE header of our tokens. Whatever else a header holds, such as `jku` or `x5u`, is not read;
+/// `crit` would demand that it is, so a token with it is refused (RFC 7515 §4.1.11).
+#[derive(Serialize, Deserialize)]
+struct Header {
+    alg: String,
+    typ: String,
+    kid: String,
+    #[serde(skip_serializing)]
+    crit: Option<IgnoredAny>,
+}
+
+/// The claims of our tokens, RFC 9068 §2.2; times are seconds since 1970.
+#[derive(Serialize, Deserialize)]
+struct Payload {
+    iss: String,
+    sub: String,
+    aud: String,
+    client_id: String,
+    iat: u64,
+    nbf: u64,
+    exp: u64,
+    jti: String,
+}
+
+/// A public key as RFC 7517 writes it.
+#[derive(Clone, Serialize)]
+struct Jwk {
+    #[serde(flatten)]
+    required: RequiredMembers,
+    kid: String,
+    alg: &'static str,
+    #[serde(rename = "use")]
+    used_for: &'static str,
+}
+
+/// In this order they are the input of the thumbprint, RFC 7638 §3.2.
+#[derive(Clone, Serialize)]
+#[serde(untagged)]
+enum RequiredMembers {
+    Rsa {
+        e: String,
+        kty: &'static str,
+        n: String,
+    },
+    P256 {
+        crv: &'static str,
+        kty: &'static str,
+        x: String,
+        y: String,
+    },
+}
+
+/// What `/.well-known/jwks.json` answers: RFC 7517 §5.
+#[derive(Serialize)]
+pub struct KeySet<'a> {
+    keys: Vec<&'a Jwk>,
+}
+
+/// What `/.well-known/openid-configuration` answers: the required members of OpenID Connect
+/// Discovery 1.0 §3 and RFC 8414 §2 that are true of a service which offers no OAuth flow. Both are
+/// there for the sake of `issuer` and `jwks_uri`, by which verifiers find the keys.
+#[derive(Serialize)]
+pub struct Metadata<'a> {
+    issuer: &'a str,
+    jwks_uri: String,
+    response_types_supported: [&'static str; 0],
+    grant_types_supported: [&'static str; 0],
+    subject_types_supported: [&'static str; 1],
+    /// What the access tokens are signed with: libraries take the algorithms to accept from here.
+    id_token_signing_alg_values_supported: Vec<&'static str>,
+}
+
+impl Parties {
+    /// Reads `TOKEN_ISSUER`, a URL below which `/.well-known/*` is found, and `TOKEN_AUDIENCE`.
+    fn from_env(env: &Env) -> Result<Self, config::Error> {
+        let issuer = env.required(ISSUER)?;
+        let is_url = issuer.starts_with("https://") || issuer.starts_with("http://");
+        if !is_url || issuer.ends_with('/') || issuer.contains(['?', '#', ' ']) {
+            return Err(config::Error::invalid(
+                ISSUER,
+                "must be an http(s) URL without query and without a slash at its end",
+            ));
+        }
+        Ok(Self {
+            issuer: issuer.to_owned(),
+            audience: env.required("TOKEN_AUDIENCE")?.to_owned(),
+        })
+    }
+}
+
+impl Signer {
+    /// Reads `TOKEN_ISSUER`, `TOKEN_AUDIENCE` and `TOKEN_PRIVATE_KEY`: an RSA key of at least 2048
+    /// bits or one on P-256, in PEM, PKCS#8. The kind of key decides between RS256 and ES256.
+    pub fn from_env(env: &Env) -> Result<Self, config::Error> {
+        let parties = Parties::from_env(env)?;
+        let pem = with_line_breaks(env.required(PRIVATE_KEY)?);
+        let (key, public) = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes())
+            .ok()
+            .and_then(|der| parse_private_key(der.secret_pkcs8_der()))
+            .ok_or_else(|| {
+                config::Error::invalid(
+                    PRIVATE_KEY,
+                    "must be a key in PEM (PKCS#8, \"BEGIN PRIVATE KEY\"): RSA of at least 2048 \
+                     bits, or P-256",
+                )
+            })?;
+        Ok(Self {
+            parties,
+            key,
+            public,
+        })
+    }
+
+    /// A token for the user, good for [`LIFETIME`] from now.
+    pub fn access_token(&self, user_id: i64, now: SystemTime) -> String {
+        let Jwk { kid, alg, .. } = &self.public.jwk;
+        let header = Header {
+            alg: (*alg).to_owned(),
+            typ: TYPE.to_owned(),
+            kid: kid.clone(),
+            crit: None,
+        };
+        let now = seconds(now);
+        // See `OtpCode::generate` on why this generator does not fail.
+        let id: u128 = UnwrapErr(SysRng).random();
+        let Parties { issuer, audience } = &self.parties;
+        let payload = Payload {
+            iss: issuer.clone(),
+            sub: user_id.to_string(),
+            aud: audience.clone(),
+            client_id: audience.clone(),
+            iat: now,
+            nbf: now,
+            exp: now + LIFETIME.as_secs(),
+            jti: format!("{id:032x}"),
+        };
+        let mut token = encode_json(&header);
+        token.push('.');
+        token.push_str(&encode_json(&payload));
+        let signature = self.key.sign(token.as_bytes());
+        token.push('.');
+        BASE64_URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        token
+    }
+}
+
+impl SigningKey {
+    #[expect(
+        clippy::expect_used,
+        reason = "with a key that was accepted at start it fails only if memory runs out"
+    )]
+    fn sign(&self, message: &[u8]) -> Vec<u8> {
+        let random = SystemRandom::new();
+        match self {
+            Self::Rs256(key) => {
+                let mut signature = vec![0; key.public_modulus_len()];
+                key.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature)
+                    .expect("an accepted key signs");
+                signature
+            }
+            Self::Es256(key) => {
+                let signature = key.sign(&random, message).expect("an accepted key signs");
+                signature.as_ref().to_vec()
+            }
+        }
+    }
+}
+
+impl Verifier {
+    /// Takes the signer's own key, and reads `TOKEN_PUBLIC_KEYS`: keys in PEM, one after the other,
+    /// whose tokens are honoured too.
+    pub fn from_env(env: &Env, signer: &Signer) -> Result<Self, config::Error> {
+        let mut keys = vec![signer.public.clone()];
+        if let Some(text) = env.text(PUBLIC_KEYS) {
+            let others = parse_public_keys(&with_line_breaks(text)).ok_or_else(|| {
+                config::Error::invalid(
+                    PUBLIC_KEYS,
+                    "must be keys in PEM (\"BEGIN PUBLIC KEY\"): RSA of at least 2048 bits, or \
+                     P-256",
+                )
+            })?;
+            for other in others {
+                if keys.iter().all(|key| key.jwk.kid != other.jwk.kid) {
+                    keys.push(other);
+                }
+            }
+        }
+        Ok(Self {
+            parties: signer.parties.clone(),
+            keys,
+        })
+    }
+
+    /// What the token says, if it is one of ours and good at this time.
+    pub fn verify(&self, token: &str, now: SystemTime) -> Result<Claims, Invalid> {
+        let mut parts = token.split('.');
+        let (Some(header), Some(payload), Some(signature), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(Invalid::Malformed);
+        };
+        let signed = &token[..header.len() + 1 + payload.len()];
+        let header: Header = decode_json(header)?;
+        if header.crit.is_some() {
+            return Err(Invalid::Malformed);
+        }
+        let PublicKey { key, jwk } = self
+            .keys
+            .iter()
+            .find(|key| key.jwk.kid == header.kid)
+            .ok_or(Invalid::UnknownKey)?;
+        if header.alg != jwk.alg {
+            return Err(Invalid::WrongAlgorithm);
+        }
+        key.verify_sig(signed.as_bytes(), &decode(signature)?)
+            .map_err(|_| Invalid::WrongSignature)?;
+        if header.typ != TYPE {
+            return Err(Invalid::NotAnAccessToken);
+        }
+        self.judge(&decode_json(payload)?, now)
+    }
+
+    fn judge(&self, payload: &Payload, now: SystemTime) -> Result<Claims, Invalid> {
+        let now = seconds(now);
+        let leeway = LEEWAY.as_secs();
+        if payload.iss != self.parties.issuer {
+            return Err(Invalid::OtherIssuer);
+        }
+        if payload.aud != self.parties.audience {
+            return Err(Invalid::OtherAudience);
+        }
+        if now >= payload.exp.saturating_add(leeway) {
+            return Err(Invalid::Expired);
+        }
+        if now.saturating_add(leeway) < payload.nbf {
+            return Err(Invalid::NotYetValid);
+        }
+        let user_id = payload.sub.parse().map_err(|_| Invalid::Malformed)?;
+        Ok(Claims { user_id })
+    }
+
+    /// The keys, the one that signs first.
+    pub fn key_set(&self) -> KeySet<'_> {
+        KeySet {
+            keys: self.keys.iter().map(|key| &key.jwk).collect(),
+        }
+    }
+
+    pub fn metadata(&self) -> Metadata<'_> {
+        let mut algorithms: Vec<_> = self.keys.iter().map(|key| key.jwk.alg).collect();
+        algorithms.sort_unstable();
+        algorithms.dedup();
+        Metadata {
+            issuer: &self.parties.issuer,
+            jwks_uri: format!("{}/.well-known/jwks.json", self.parties.issuer),
+            response_types_supported: [],
+            grant_types_supported: [],
+            subject_types_supported: ["public"],
+            id_token_signing_alg_values_supported: algorithms,
+        }
+    }
+}
+
+impl Claims {
+    /// The `id` of the user.
+    pub fn user_id(&self) -> i64 {
+        self.user_id
+    }
+}
+
+impl PublicKey {
+    /// From `RSAPublicKey`, RFC 8017 §A.1.1; `None` unless it has at least 2048 bits.
+    fn rsa(der: &[u8]) -> Option<Self> {
+        let (n, e) = rsa_components(der).ok()?;
+        (n.len() >= 256).then_some(())?;
+        let key = ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, der).ok()?;
+        Some(Self {
+            key,
+            jwk: Jwk::new(
+                "RS256",
+                RequiredMembers::Rsa {
+                    e: BASE64_URL_SAFE_NO_PAD.encode(e),
+                    kty: "RSA",
+                    n: BASE64_URL_SAFE_NO_PAD.encode(n),
+                },
+            ),
+        })
+    }
+
+    /// From a point on P-256: the byte 4, x and y.
+    fn p256(point: &[u8]) -> Option<Self> {
+        let coordinates = point.strip_prefix(&[4])?;
+        let (x, y) = coordinates.split_at_checked(32)?;
+        let key = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).ok()?;
+        Some(Self {
+            key,
+            jwk: Jwk::new(
+                "ES256",
+                RequiredMembers::P256 {
+                    crv: "P-256",
+                    kty: "EC",
+                    x: BASE64_URL_SAFE_NO_PAD.encode(x),
+                    y: BASE64_URL_SAFE_NO_PAD.encode(y),
+                },
+            ),
+        })
+    }
+}
+
+impl Jwk {
+    fn new(alg: &'static str, required: RequiredMembers) -> Self {
+        let thumbprint = Sha256::digest(json(&required));
+        Self {
+            required,
+            kid: BASE64_URL_SAFE_NO_PAD.encode(thumbprint),
+            alg,
+            used_for: "sig",
+        }
+    }
+}
+
+fn parse_private_key(pkcs8: &[u8]) -> Option<(SigningKey, PublicKey)> {
+    if let Ok(key) = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8) {
+        let public = PublicKey::p256(key.public_key().as_ref())?;
+        return Some((SigningKey::Es256(key), public));
+    }
+    let key = rsa::KeyPair::from_pkcs8(pkcs8).ok()?;
+    let public = PublicKey::rsa(key.public_key().as_ref())?;
+    Some((SigningKey::Rs256(Box::new(key)), public))
+}
+
+fn parse_public_keys(pem: &str) -> Option<Vec<PublicKey>> {
+    let keys: Option<Vec<_>> = SubjectPublicKeyInfoDer::pem_slice_iter(pem.as_bytes())
+        .map(|der| parse_public_key(&der.ok()?))
+        .collect();
+    keys.filter(|keys| !keys.is_empty())
+}
+
+/// From `SubjectPublicKeyInfo`, RFC 5280 §4.1; the identifiers are those of RFC 3279 and RFC 5480.
+fn parse_public_key(der: &[u8]) -> Option<PublicKey> {
+    const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+    const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+    const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+    let info = SubjectPublicKeyInfoRef::from_der(der).ok()?;
+    let key = info.subject_public_key.as_bytes()?;
+    match info.algorithm.oid {
+        RSA => PublicKey::rsa(key),
+        EC if info.algorithm.parameters_oid() == Ok(P256) => PublicKey::p256(key),
+        _ => None,
+    }
+}
+
+/// Modulus and exponent, without leading zeros.
+fn rsa_components(der: &[u8]) -> der::Result<(&[u8], &[u8])> {
+    SliceReader::new(der)?.sequence(|reader| {
+        let (n, e) = (UintRef::decode(reader)?, UintRef::decode(reader)?);
+        Ok((n.as_bytes(), e.as_bytes()))
+    })
+}
+
+/// A variable often cannot hold line breaks, hence `\n` means one, as in JSON.
+fn with_line_breaks(pem: &str) -> String {
+    pem.replace("\\n", "\n")
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    // Plain structs of texts and numbers always have a JSON form.
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+fn encode_json(value: &impl Serialize) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(json(value))
+}
+
+fn decode(part: &str) -> Result<Vec<u8>, Invalid> {
+    let decoded = BASE64_URL_SAFE_NO_PAD.decode(part);
+    decoded.map_err(|_| Invalid::Malformed)
+}
+
+fn decode_json<T: for<'a> Deserialize<'a>>(part: &str) -> Result<T, Invalid> {
+    serde_json::from_slice(&decode(part)?).map_err(|_| Invalid::Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_lc_rs::{encoding::AsDer, rsa::KeySize};
+    use base64::prelude::BASE64_STANDARD;
+
+    const AT: Duration = Duration::from_secs(1_800_000_000);
+
+    fn pem(pkcs8: &[u8]) -> String {
+        let text = BASE64_STANDARD.encode(pkcs8);
+        format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n")
+    }
+
+    fn p256() -> String {
+        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        pem(key.to_pkcs8v1().unwrap().as_ref())
+    }
+
+    fn env(private_key: &str) -> Env {
+        Env::from([
+            (ISSUER, "https://auth.example.com"),
+            ("TOKEN_AUDIENCE", "tests"),
+            (PRIVATE_KEY, private_key),
+        ])
+    }
+
+    fn both(private_key: &str) -> (Signer, Verifier) {
+        let env = env(private_key);
+        let signer = Signer::from_env(&env).unwrap();
+        let verifier = Verifier::from_env(&env, &signer).unwrap();
+        (signer, verifier)
+    }
+
+    fn at(seconds: i64) -> SystemTime {
+        let time = UNIX_EPOCH + AT;
+        let distance = Duration::from_secs(seconds.unsigned_abs());
+        if seconds < 0 {
+            time - distance
+        } else {
+            time + distance
+        }
+    }
+
+    #[test]
+    fn a_token_is_good_for_fifteen_minutes_and_the_leeway_and_not_a_second_longer() {
+        let (signer, verifier) = both(&p256());
+        let token = signer.access_token(7, at(0));
+        for (time, verdict) in [
+            (-31, Err(Invalid::NotYetValid)),
+            (-30, Ok(Claims { user_id: 7 })),
+            (0, Ok(Claims { user_id: 7 })),
+            (900 + 29, Ok(Claims { user_id: 7 })),
+            (900 + 30, Err(Invalid::Expired)),
+        ] {
+            assert_eq!(verifier.verify(&token, at(time)), verdict, "{time}");
+        }
+    }
+
+    #[test]
+    fn the_kind_of_key_decides_the_algorithm() {
+        let rsa = rsa::KeyPair::generate(KeySize::Rsa2048).unwrap();
+        let rsa = pem(AsDer::<aws_lc_rs::encoding::Pkcs8V1Der>::as_der(&rsa)
+            .unwrap()
+            .as_ref());
+        for (key, algorithm) in [(rsa, "RS256"), (p256(), "ES256")] {
+            let (signer, verifier) = both(&key);
+            let token = signer.access_token(7, at(0));
+            let header: serde_json::Value = decode_json(token.split('.').next().unwrap()).unwrap();
+            assert_eq!(header["alg"], algorithm);
+            assert_eq!(
+                verifier.verify(&token, at(0)),
+                Ok(Claims { user_id: 7 }),
+                "{algorithm}"
+            );
+        }
+    }
+
+    /// The example of RFC 7638 §3.1.
+    #[test]
+    fn a_key_id_is_the_thumbprint_of_the_key() {
+        let n = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6\
+                 tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65\
+                 YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdk\
+                 t-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDK\
+                 gw";
+        let jwk = Jwk::new(
+            "RS256",
+            RequiredMembers::Rsa {
+                e: "AQAB".into(),
+                kty: "RSA",
+                n: n.into(),
+            },
+        );
+        assert_eq!(jwk.kid, "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+    }
+
+    #[test]
+    fn a_key_may_be_written_in_one_line() {
+        let key = p256();
+        let (signer, _) = both(&key);
+        let (same, _) = both(&key.replace('\n', "\\n"));
+        assert_eq!(signer.public.jwk.kid, same.public.jwk.kid);
+    }
+
+    #[test]
+    fn weak_and_foreign_keys_are_refused_by_name_and_not_echoed() {
+        let p384 =
+            EcdsaKeyPair::generate(&aws_lc_rs::signature::ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
+        let p384 = pem(p384.to_pkcs8v1().unwrap().as_ref());
+        let public = p256().replace("PRIVATE", "PUBLIC");
+        for key in ["hunter2", &pem(b"hunter2"), &p384, &public] {
+            let error = Signer::from_env(&env(key)).err().unwrap().to_string();
+            assert!(
+                error.starts_with("TOKEN_PRIVATE_KEY must") && !error.contains("hunter2"),
+                "{error}"
+            );
+        }
+        for keys in ["hunter2", &p256(), &public] {
+            let own = p256();
+            let env = Env::from([
+                (ISSUER, "https://auth.example.com"),
+                ("TOKEN_AUDIENCE", "tests"),
+                (PRIVATE_KEY, &own),
+                (PUBLIC_KEYS, keys),
+            ]);
+            let signer = Signer::from_env(&env).unwrap();
+            let error = Verifier::from_env(&env, &signer).err().unwrap().to_string();
+            assert!(error.starts_with("TOKEN_PUBLIC_KEYS must"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_rsa_key_needs_2048_bits() {
+        // 128 bytes of modulus, as openssl would write the public key.
+        let short: Vec<u8> = [0x30, 0x81, 0x89, 0x02, 0x81, 0x81, 0x00]
+            .into_iter()
+            .chain([0xc1; 128])
+            .chain([0x02, 0x03, 0x01, 0x00, 0x01])
+            .collect();
+        assert_eq!(rsa_components(&short).unwrap().0.len(), 128);
+        assert!(PublicKey::rsa(&short).is_none());
+    }
+
+    #[test]
+    fn an_issuer_is_a_url_to_which_a_path_can_be_added() {
+        let key = p256();
+        for issuer in [
+            "auth.example.com",
+            "https://auth.example.com/",
+            "https://auth.example.com?a",
+            "https://auth.example.com#a",
+        ] {
+            let env = Env::from([
+                (ISSUER, issuer),
+                ("TOKEN_AUDIENCE", "tests"),
+                (PRIVATE_KEY, &key),
+            ]);
+            assert!(Signer::from_env(&env).is_err(), "{issuer}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The function `session` as a web server, for clients that speak HTTP.
+
+use std::sync::Arc;
+
+use lambda_http::{Body, request::from_str};
+use session::Session;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::event;
+
+/// Answers GET requests until the test ends.
+pub fn serve(listener: TcpListener, session: Session) {
+    let session = Arc::new(session);
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            tokio::spawn(answer(client, Arc::clone(&session)));
+        }
+    });
+}
+
+async fn answer(mut client: TcpStream, session: Arc<Session>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        if client.read_buf(&mut head).await.unwrap_or(0) == 0 {
+            return;
+        }
+    }
+    let head = String::from_utf8(head).unwrap();
+    let path = head.split(' ').nth(1).unwrap();
+    let request = from_str(&event("GET", path, "").to_string()).unwrap();
+    let (parts, body) = session.handle(request).await.into_parts();
+    let Body::Text(body) = body else {
+        panic!("not text")
+    };
+    let mut answer = format!("HTTP/1.1 {}\r\nConnection: close\r\n", parts.status);
+    for (name, value) in &parts.headers {
+        answer += &format!("{name}: {}\r\n", value.to_str().unwrap());
+    }
+    answer += &format!("Content-Length: {}\r\n\r\n{body}", body.len());
+    // A client that has gone needs no answer.
+    drop(client.write_all(answer.as_bytes()).await);
+}

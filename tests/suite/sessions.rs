@@ -1,0 +1,360 @@
+//! Sessions: chains of refresh tokens under attack, under load and out of time.
+
+use std::collections::BTreeSet;
+
+use futures_util::future::join_all;
+use lambda_http::request::from_str;
+use serde_json::json;
+use session::Session;
+use tests::{Answer, PEPPER, Service, Tokens, event, fresh_phone, settings};
+
+const INVALID: (u64, &str, &str) = (401, "Invalid or expired token", "invalid_token");
+
+/// Lets the ten seconds pass in which a token may be asked for again.
+async fn outlive_the_grace(service: &Service) {
+    run(
+        service,
+        "UPDATE sessions SET refreshed_at = refreshed_at - interval '10 seconds'",
+    )
+    .await;
+}
+
+async fn run(service: &Service, statement: &str) {
+    let database = service.database.connect().await;
+    database.batch_execute(statement).await.unwrap();
+}
+
+/// How many sessions there are for which this holds.
+async fn count(service: &Service, condition: &str) -> i64 {
+    let database = service.database.connect().await;
+    let statement = format!("SELECT count(*) FROM sessions WHERE {condition}");
+    database.query_one(&statement, &[]).await.unwrap().get(0)
+}
+
+/// Another instance of the function, with a connection of its own.
+async fn another(service: &Service, own: &[(&str, &str)]) -> Session {
+    let mut env = settings(&service.database.url(), &service.redis_server.url());
+    env.extend(own.iter().map(|&(name, value)| (name.into(), value.into())));
+    let session = Session::from_env(&env.into_iter().collect()).unwrap();
+    session.connect().await;
+    session
+}
+
+async fn refresh(session: &Session, token: &str) -> Answer {
+    let body = json!({"refresh_token": token}).to_string();
+    let request = from_str(&event("POST", "/token/refresh", &body).to_string()).unwrap();
+    Answer::of_handler(session.handle(request).await)
+}
+
+async fn is_signed_in(service: &Service, tokens: &Tokens) -> bool {
+    let authorization = format!("Bearer {}", tokens.access);
+    service.me(Some(&authorization)).await.status == 200
+}
+
+#[tokio::test]
+async fn verification_gives_tokens_and_a_refresh_gives_new_ones() {
+    let service = Service::start().await;
+    let first = service.sign_in().await;
+    assert!(is_signed_in(&service, &first).await);
+    let answer = service.refresh(&first.refresh).await;
+    let second = Tokens::of(&answer);
+    assert_eq!(
+        answer.body,
+        json!({
+            "success": true,
+            "tokens": {
+                "access_token": second.access,
+                "token_type": "Bearer",
+                "expires_in": 900,
+                "refresh_token": second.refresh
+            }
+        })
+    );
+    assert_eq!(answer.headers["cache-control"], "no-store");
+    assert_ne!(second.refresh, first.refresh);
+    assert_ne!(second.access, first.access);
+    assert_eq!(
+        second.refresh[..33],
+        first.refresh[..33],
+        "the session's id"
+    );
+    assert!(is_signed_in(&service, &second).await);
+    let third = service.refreshed(&second.refresh).await;
+    assert!(is_signed_in(&service, &third).await);
+    assert_eq!(count(&service, "true").await, 1);
+}
+
+#[tokio::test]
+async fn of_a_hundred_right_codes_at_once_one_gets_tokens_and_one_session_is_open() {
+    let service = Service::start().await;
+    let phone = fresh_phone();
+    let code = service.code_for(&phone).await;
+    let answers = join_all((0..100).map(|_| service.verify(&phone, &code))).await;
+    let with_tokens = |answer: &&Answer| !answer.body["tokens"].is_null();
+    assert_eq!(answers.iter().filter(with_tokens).count(), 1);
+    assert_eq!(count(&service, "true").await, 1);
+}
+
+#[tokio::test]
+async fn without_postgres_there_is_no_token_and_afterwards_the_same_one_works() {
+    let service = Service::start().await;
+    let phone = fresh_phone();
+    let tokens = service.sign_in().await;
+    let code = service.code_for(&phone).await;
+    service.postgres.cut().await;
+    let verified = service.verify(&phone, &code).await;
+    assert_eq!(verified.status, 503);
+    assert!(verified.body["tokens"].is_null());
+    let unavailable = (503, "Service unavailable", "unavailable");
+    let authorization = format!("Bearer {}", tokens.access);
+    for answer in [
+        service.refresh(&tokens.refresh).await,
+        service.log_out(&tokens.refresh).await,
+        service.me(Some(&authorization)).await,
+    ] {
+        assert_eq!(answer.failure(), unavailable);
+        assert!(answer.retry_after() > 0);
+    }
+    service.postgres.restore();
+    assert_eq!(count(&service, "true").await, 1);
+    service.refreshed(&tokens.refresh).await;
+    assert!(is_signed_in(&service, &tokens).await);
+}
+
+#[tokio::test]
+async fn fifty_refreshes_at_once_leave_one_chain_and_sign_nobody_out() {
+    let service = Service::start().await;
+    let first = service.sign_in().await;
+    let mut functions = Vec::new();
+    for _ in 0..10 {
+        functions.push(another(&service, &[]).await);
+    }
+    let answers = join_all((0..50).map(|i| refresh(&functions[i % 10], &first.refresh))).await;
+    let successors: BTreeSet<String> = answers
+        .iter()
+        .map(|answer| Tokens::of(answer).refresh)
+        .collect();
+    assert_eq!(successors.len(), 1);
+    for answer in &answers {
+        assert!(is_signed_in(&service, &Tokens::of(answer)).await);
+    }
+    let successor = successors.first().unwrap();
+    service.refreshed(successor).await;
+    assert_eq!(count(&service, "revoked_at IS NULL").await, 1);
+}
+
+#[tokio::test]
+async fn after_a_lost_answer_the_same_successor_is_given_for_ten_seconds() {
+    let service = Service::start().await;
+    let first = service.sign_in().await;
+    let second = service.refreshed(&first.refresh).await;
+    let again = service.refreshed(&first.refresh).await;
+    assert_eq!(again.refresh, second.refresh);
+    assert!(is_signed_in(&service, &again).await);
+
+    run(
+        &service,
+        "UPDATE sessions SET refreshed_at = refreshed_at - interval '5 seconds'",
+    )
+    .await;
+    let again = service.refreshed(&first.refresh).await;
+    assert_eq!(again.refresh, second.refresh);
+    // Asking again does not buy another ten.
+    run(
+        &service,
+        "UPDATE sessions SET refreshed_at = refreshed_at - interval '5 seconds'",
+    )
+    .await;
+    assert_eq!(service.refresh(&first.refresh).await.failure(), INVALID);
+    assert_eq!(service.refresh(&second.refresh).await.failure(), INVALID);
+}
+
+/// Owner and thief hold the same token. Whoever comes second, after the grace or after the other
+/// went on, ends it for both.
+#[tokio::test]
+async fn a_stolen_token_ends_the_session_and_that_is_committed() {
+    let service = Service::start().await;
+    let other = service.sign_in().await;
+    for goes_on in [true, false] {
+        let stolen = service.sign_in().await;
+        let mut newest = service.refreshed(&stolen.refresh).await;
+        if goes_on {
+            newest = service.refreshed(&newest.refresh).await;
+        } else {
+            outlive_the_grace(&service).await;
+        }
+        assert_eq!(service.refresh(&stolen.refresh).await.failure(), INVALID);
+        let id = &stolen.refresh[..32];
+        let revoked = format!("id = '{id}' AND revoked_at IS NOT NULL");
+        assert_eq!(count(&service, &revoked).await, 1);
+        assert_eq!(service.refresh(&newest.refresh).await.failure(), INVALID);
+        assert_eq!(service.refresh(&stolen.refresh).await.failure(), INVALID);
+    }
+    service.refreshed(&other.refresh).await;
+}
+
+/// At the very moment at which the owner goes on.
+#[tokio::test]
+async fn an_old_token_among_fifty_new_ones_ends_the_session_whatever_their_order() {
+    let service = Service::start().await;
+    let first = service.sign_in().await;
+    let second = service.refreshed(&first.refresh).await;
+    let third = service.refreshed(&second.refresh).await;
+    let mut functions = Vec::new();
+    for _ in 0..10 {
+        functions.push(another(&service, &[]).await);
+    }
+    let answers = join_all((0..50).map(|i| {
+        let token = if i == 25 { &first } else { &third };
+        refresh(&functions[i % 10], &token.refresh)
+    }))
+    .await;
+    assert_eq!(answers[25].failure(), INVALID);
+    assert_eq!(count(&service, "revoked_at IS NOT NULL").await, 1);
+    for answer in answers.iter().filter(|answer| answer.status == 200) {
+        let token = Tokens::of(answer).refresh;
+        assert_eq!(service.refresh(&token).await.failure(), INVALID);
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_was_made_up_ends_its_session_and_no_other() {
+    let service = Service::start().await;
+    let (mine, yours) = (service.sign_in().await, service.sign_in().await);
+    let forged = format!("{}{}", &mine.refresh[..33], &yours.refresh[33..]);
+    assert_eq!(service.refresh(&forged).await.failure(), INVALID);
+    assert_eq!(service.refresh(&mine.refresh).await.failure(), INVALID);
+    service.refreshed(&yours.refresh).await;
+}
+
+#[tokio::test]
+async fn the_grace_survives_a_change_of_peppers() {
+    let service = Service::start().await;
+    let first = service.sign_in().await;
+    let second = service.refreshed(&first.refresh).await;
+    let new = "n".repeat(32);
+    let changed = another(&service, &[("OTP_PEPPER", &format!("{new},{PEPPER}"))]).await;
+    let again = Tokens::of(&refresh(&changed, &first.refresh).await);
+    assert_eq!(again.refresh, second.refresh);
+    // From here on successors are made with the new one, and the old one can go.
+    let third = Tokens::of(&refresh(&changed, &second.refresh).await);
+    let alone = another(&service, &[("OTP_PEPPER", &new)]).await;
+    let again = Tokens::of(&refresh(&alone, &second.refresh).await);
+    assert_eq!(again.refresh, third.refresh);
+    Tokens::of(&refresh(&alone, &third.refresh).await);
+}
+
+#[tokio::test]
+async fn a_session_lasts_thirty_days_from_its_last_refresh() {
+    let service = Service::start().await;
+    let thirty_days = "expires_at - now() BETWEEN interval '30 days' - interval '1 minute'
+                           AND interval '30 days'";
+    let first = service.sign_in().await;
+    assert_eq!(count(&service, thirty_days).await, 1);
+    run(
+        &service,
+        "UPDATE sessions SET refreshed_at = now() - interval '29 days',
+                             expires_at = now() + interval '1 day'",
+    )
+    .await;
+    let second = service.refreshed(&first.refresh).await;
+    assert_eq!(count(&service, thirty_days).await, 1);
+    run(&service, "UPDATE sessions SET expires_at = now()").await;
+    assert_eq!(service.refresh(&second.refresh).await.failure(), INVALID);
+}
+
+#[tokio::test]
+async fn logout_ends_the_session_and_is_200_however_often_and_whatever_the_token() {
+    let service = Service::start().await;
+    let (mine, yours) = (service.sign_in().await, service.sign_in().await);
+    let older = mine.clone();
+    let mine = service.refreshed(&mine.refresh).await;
+    let unknown = format!("{}{}", "0".repeat(32), &mine.refresh[32..]);
+    for token in [&mine.refresh, &mine.refresh, &older.refresh, &unknown, "x"] {
+        let answer = service.log_out(token).await;
+        assert_eq!(
+            (answer.status, answer.body),
+            (
+                200,
+                json!({"success": true, "message": "Logged out successfully"})
+            )
+        );
+    }
+    assert_eq!(service.refresh(&mine.refresh).await.failure(), INVALID);
+    assert_eq!(service.refresh(&older.refresh).await.failure(), INVALID);
+    service.refreshed(&yours.refresh).await;
+}
+
+#[tokio::test]
+async fn a_user_who_is_gone_has_no_session() {
+    let service = Service::start().await;
+    let tokens = service.sign_in().await;
+    run(&service, "DELETE FROM users").await;
+    assert_eq!(count(&service, "true").await, 0);
+    assert_eq!(service.refresh(&tokens.refresh).await.failure(), INVALID);
+}
+
+#[tokio::test]
+async fn what_cannot_be_a_refresh_token_is_401_without_asking_postgres() {
+    let service = Service::start().await;
+    let token = service.sign_in().await.refresh;
+    let before = service.postgres.round_trips();
+    for text in [
+        &token[..token.len() - 1],
+        &token[1..],
+        &format!("{token}A"),
+        &format!(" {token}"),
+        &token.replace('.', ""),
+        &token.to_uppercase(),
+        "null",
+        "' OR true --",
+        "\0",
+    ] {
+        let answer = service.refresh(text).await;
+        assert_eq!(answer.failure(), INVALID, "{text:?}");
+    }
+    assert_eq!(service.postgres.round_trips(), before);
+    service.refreshed(&token).await;
+}
+
+#[tokio::test]
+async fn postgres_holds_no_token() {
+    let service = Service::start().await;
+    let first = service.sign_in().await;
+    let second = service.refreshed(&first.refresh).await;
+    let database = service.database.connect().await;
+    let row = database
+        .query_one("SELECT sessions::text, token_digest FROM sessions", &[])
+        .await
+        .unwrap();
+    let (text, digest): (String, Vec<u8>) = (row.get(0), row.get(1));
+    assert_eq!(digest.len(), 32);
+    for tokens in [first, second] {
+        let secret = base64::Engine::decode(
+            &base64::prelude::BASE64_URL_SAFE_NO_PAD,
+            &tokens.refresh[33..],
+        )
+        .unwrap();
+        assert_ne!(digest, secret);
+        let hexadecimal: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        for secret in [&tokens.refresh[33..], &tokens.access, &hexadecimal] {
+            assert!(!text.contains(secret), "{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_request_of_a_session_is_one_round_trip() {
+    let service = Service::start().await;
+    let tokens = service.sign_in().await;
+    let trips = || (service.postgres.round_trips(), service.redis.round_trips());
+    let before = trips();
+    assert!(is_signed_in(&service, &tokens).await);
+    assert_eq!(trips(), (before.0 + 1, before.1));
+    let tokens = service.refreshed(&tokens.refresh).await;
+    assert_eq!(trips(), (before.0 + 2, before.1));
+    assert_eq!(service.log_out(&tokens.refresh).await.status, 200);
+    assert_eq!(trips(), (before.0 + 3, before.1));
+    service.get("/.well-known/jwks.json").await;
+    assert_eq!(trips(), (before.0 + 3, before.1));
+}
