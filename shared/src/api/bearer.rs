@@ -2,6 +2,11 @@
 //!
 //! A service below the layer takes [`Authenticated`], which only the layer makes: a route without
 //! the layer has no claims to read, and one that reads them cannot be reached without it.
+//!
+//! ```compile_fail,E0451
+//! // A handler cannot make up who is asking.
+//! let claims = shared::token::Claims { user_id: 1 };
+//! ```
 
 use std::{
     future::{Ready, ready},
