@@ -18,6 +18,7 @@ use lambda_http::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
+use bearer::Challenge;
 pub use bearer::{Authenticated, Bearer, BearerLayer, Unauthenticated};
 
 use crate::{
@@ -70,7 +71,7 @@ pub struct Failure {
     status: StatusCode,
     body: FailureBody,
     allow: Option<&'static str>,
-    authenticate: Option<&'static str>,
+    challenge: Option<Challenge>,
     limit: Option<&'static str>,
     cause: Option<Box<str>>,
 }
@@ -100,7 +101,7 @@ impl Failure {
                 attempts_remaining: None,
             },
             allow: None,
-            authenticate: None,
+            challenge: None,
             limit: None,
             cause: None,
         }
@@ -341,8 +342,11 @@ impl Failure {
         if let Some(methods) = self.allow {
             set(ALLOW, HeaderValue::from_static(methods));
         }
-        if let Some(challenge) = self.authenticate {
-            set(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        if let Some(challenge) = self.challenge {
+            set(
+                WWW_AUTHENTICATE,
+                HeaderValue::from_static(challenge.as_str()),
+            );
         }
         response
     }

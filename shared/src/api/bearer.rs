@@ -58,6 +58,13 @@ pub enum Unauthenticated {
     UserGone,
 }
 
+/// What `WWW-Authenticate` asks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Challenge {
+    TokenMissing,
+    TokenInvalid,
+}
+
 impl BearerLayer {
     /// `route` is the one that is protected, for the log.
     pub fn new(verifier: Arc<Verifier>, route: &'static str) -> Self {
@@ -123,15 +130,11 @@ fn authenticate(verifier: &Verifier, headers: &HeaderMap) -> Result<Claims, Unau
 
 impl From<Unauthenticated> for Failure {
     fn from(refusal: Unauthenticated) -> Self {
-        // RFC 6750 §3.1: a request without a token is told no error.
-        let challenge = match refusal {
-            Unauthenticated::Missing => r#"Bearer realm="otp-auth""#,
-            Unauthenticated::Invalid(_) | Unauthenticated::UserGone => {
-                r#"Bearer realm="otp-auth", error="invalid_token""#
-            }
-        };
         let failure = Self {
-            authenticate: Some(challenge),
+            challenge: Some(match refusal {
+                Unauthenticated::Missing => Challenge::TokenMissing,
+                Unauthenticated::Invalid(_) | Unauthenticated::UserGone => Challenge::TokenInvalid,
+            }),
             ..Self::new(
                 StatusCode::UNAUTHORIZED,
                 "Invalid or missing authentication token",
@@ -139,5 +142,15 @@ impl From<Unauthenticated> for Failure {
             )
         };
         failure.caused_by(&refusal)
+    }
+}
+
+impl Challenge {
+    /// RFC 6750 §3.1: a request without a token is told no error.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::TokenMissing => r#"Bearer realm="otp-auth""#,
+            Self::TokenInvalid => r#"Bearer realm="otp-auth", error="invalid_token""#,
+        }
     }
 }
