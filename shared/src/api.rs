@@ -22,6 +22,7 @@ use lambda_http::{
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
 
+use bearer::Challenge;
 pub use bearer::{Authenticated, Bearer, BearerLayer, Unauthenticated};
 
 use crate::{
@@ -74,7 +75,7 @@ pub struct Failure {
     status: StatusCode,
     body: FailureBody,
     allow: Option<&'static str>,
-    authenticate: Option<&'static str>,
+    challenge: Option<Challenge>,
     limit: Option<&'static str>,
     cause: Option<Box<str>>,
 }
@@ -104,7 +105,7 @@ impl Failure {
                 attempts_remaining: None,
             },
             allow: None,
-            authenticate: None,
+            challenge: None,
             limit: None,
             cause: None,
         }
@@ -363,8 +364,11 @@ impl Failure {
         if let Some(methods) = self.allow {
             set(ALLOW, HeaderValue::from_static(methods));
         }
-        if let Some(challenge) = self.authenticate {
-            set(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        if let Some(challenge) = self.challenge {
+            set(
+                WWW_AUTHENTICATE,
+                HeaderValue::from_static(challenge.as_str()),
+            );
         }
         response
     }

@@ -157,8 +157,8 @@ pub struct KeySet<'a> {
     keys: Vec<&'a Jwk>,
 }
 
-/// What `/.well-known/openid-configuration` answers: the required members of OpenID Connect
-/// Discovery 1.0 §3 and RFC 8414 §2 that are true of a service which offers no OAuth flow. Both are
+/// What `/.well-known/openid-configuration` answers: the required members of `OpenID`
+/// Connect Discovery 1.0 §3 and RFC 8414 §2 that are true of a service which offers no OAuth flow. Both are
 /// there for the sake of `issuer` and `jwks_uri`, by which verifiers find the keys.
 #[derive(Serialize)]
 pub struct Metadata<'a> {
@@ -494,7 +494,7 @@ mod tests {
     use aws_lc_rs::{encoding::AsDer, rsa::KeySize};
     use base64::prelude::BASE64_STANDARD;
 
-    const AT: Duration = Duration::from_secs(1_800_000_000);
+    const AT: Duration = Duration::from_hours(500_000);
 
     fn pem(pkcs8: &[u8]) -> String {
         let text = BASE64_STANDARD.encode(pkcs8);

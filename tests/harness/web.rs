@@ -35,11 +35,15 @@ async fn answer(mut client: TcpStream, session: Arc<Session>) {
     let Body::Text(body) = body else {
         panic!("not text")
     };
-    let mut answer = format!("HTTP/1.1 {}\r\nConnection: close\r\n", parts.status);
-    for (name, value) in &parts.headers {
-        answer += &format!("{name}: {}\r\n", value.to_str().unwrap());
-    }
-    answer += &format!("Content-Length: {}\r\n\r\n{body}", body.len());
+    let headers: String = parts
+        .headers
+        .iter()
+        .flat_map(|(name, value)| [name.as_str(), ": ", value.to_str().unwrap(), "\r\n"])
+        .collect();
+    let (status, length) = (parts.status, body.len());
+    let answer = format!(
+        "HTTP/1.1 {status}\r\n{headers}Connection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
     // A client that has gone needs no answer.
     drop(client.write_all(answer.as_bytes()).await);
 }

@@ -65,14 +65,14 @@ impl Forger {
 }
 
 fn changed(original: &Value, changes: &Value) -> Value {
-    let mut changed = original.clone();
+    let mut copy = original.clone();
     for (name, value) in changes.as_object().unwrap() {
         match value {
-            Value::Null => drop(changed.as_object_mut().unwrap().remove(name)),
-            _ => changed[name] = value.clone(),
+            Value::Null => drop(copy.as_object_mut().unwrap().remove(name)),
+            _ => copy[name] = value.clone(),
         }
     }
-    changed
+    copy
 }
 
 fn now() -> u64 {
@@ -444,10 +444,10 @@ async fn pyjwt_takes_our_tokens_through_the_published_keys_and_no_others() {
         let forged = Key::p256().sign(&header, &claims);
         let expired = key.sign(&header, &changed(&claims, &json!({"exp": 1})));
         let printed = pyjwt(&issuer, &[&token, &forged, &expired]).await;
-        let [taken, forged, expired] = &printed[..] else {
+        let [accepted, forged, expired] = &printed[..] else {
             panic!("{printed:?}")
         };
-        assert_eq!(serde_json::from_str::<Value>(taken).unwrap(), claims);
+        assert_eq!(serde_json::from_str::<Value>(accepted).unwrap(), claims);
         assert!(
             [
                 "InvalidSignatureError",

@@ -2,6 +2,11 @@
 //!
 //! A service below the layer takes [`Authenticated`], which only the layer makes: a route without
 //! the layer has no claims to read, and one that reads them cannot be reached without it.
+//!
+//! ```compile_fail,E0451
+//! // A handler cannot make up who is asking.
+//! let claims = shared::token::Claims { user_id: 1 };
+//! ```
 
 use std::{
     future::{Ready, ready},
@@ -51,6 +56,13 @@ pub enum Unauthenticated {
     /// The token is good, and the user it was made for is gone.
     #[error("the token's user is gone")]
     UserGone,
+}
+
+/// What `WWW-Authenticate` asks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Challenge {
+    TokenMissing,
+    TokenInvalid,
 }
 
 impl BearerLayer {
@@ -118,15 +130,11 @@ fn authenticate(verifier: &Verifier, headers: &HeaderMap) -> Result<Claims, Unau
 
 impl From<Unauthenticated> for Failure {
     fn from(refusal: Unauthenticated) -> Self {
-        // RFC 6750 §3.1: a request without a token is told no error.
-        let challenge = match refusal {
-            Unauthenticated::Missing => r#"Bearer realm="otp-auth""#,
-            Unauthenticated::Invalid(_) | Unauthenticated::UserGone => {
-                r#"Bearer realm="otp-auth", error="invalid_token""#
-            }
-        };
         let failure = Self {
-            authenticate: Some(challenge),
+            challenge: Some(match refusal {
+                Unauthenticated::Missing => Challenge::TokenMissing,
+                Unauthenticated::Invalid(_) | Unauthenticated::UserGone => Challenge::TokenInvalid,
+            }),
             ..Self::new(
                 StatusCode::UNAUTHORIZED,
                 "Invalid or missing authentication token",
@@ -134,5 +142,15 @@ impl From<Unauthenticated> for Failure {
             )
         };
         failure.caused_by(&refusal)
+    }
+}
+
+impl Challenge {
+    /// RFC 6750 §3.1: a request without a token is told no error.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::TokenMissing => r#"Bearer realm="otp-auth""#,
+            Self::TokenInvalid => r#"Bearer realm="otp-auth", error="invalid_token""#,
+        }
     }
 }
