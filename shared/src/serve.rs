@@ -1,6 +1,6 @@
 //! How Lambda runs a function: events until the sandbox ends, and then a goodbye to the stores.
 
-use std::{convert::Infallible, error::Error, process::ExitCode};
+use std::{convert::Infallible, error::Error, process::ExitCode, time::Duration};
 
 use futures_util::FutureExt;
 use lambda_http::{Body, Request, Response, http, service_fn};
@@ -8,9 +8,13 @@ use lambda_runtime_api_client::PooledClient;
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinHandle,
+    time::timeout,
 };
 
 use crate::telemetry;
+
+/// How long a start may wait for the sandbox's API, which usually takes less than a millisecond.
+const REGISTERING: Duration = Duration::from_secs(1);
 
 /// Serves events until Lambda ends the sandbox, and then calls `close`, which has half a second.
 ///
@@ -29,8 +33,8 @@ where
         Ok(ended) => ended,
         Err(error) => return telemetry::exit(&error),
     };
-    let ((), registered) = tokio::join!(connect, register());
-    if let Err(error) = registered {
+    let ((), registered) = tokio::join!(connect, timeout(REGISTERING, register()));
+    if let Err(error) = registered.unwrap_or_else(|elapsed| Err(elapsed.into())) {
         tracing::warn!(
             error = telemetry::chain(error.as_ref()),
             "will not be told of its end"
