@@ -18,7 +18,7 @@ use tokio::{
     sync::OnceCell,
 };
 
-use crate::{Answer, PATIENCE, Secrets, log::Log, until};
+use crate::{Answer, PATIENCE, Secrets, log::Log, until, token_settings};
 
 pub struct Function {
     simulator: Simulator,
@@ -57,7 +57,8 @@ pub enum Invocation {
 }
 
 impl Function {
-    /// Starts the function with nothing in its environment but what Lambda sets and `settings`.
+    /// Starts the function with nothing in its environment but what Lambda sets, a key for tokens, and
+    /// `settings`.
     pub async fn start<'a>(
         name: &str,
         settings: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -90,6 +91,7 @@ impl Function {
                 ("AWS_ACCESS_KEY_ID", "testing"),
                 ("AWS_SECRET_ACCESS_KEY", "testing"),
             ])
+            .envs(token_settings())
             .envs(settings)
             .stdin(Stdio::null())
             .stdout(input.try_clone().unwrap())

@@ -12,7 +12,9 @@ use proptest::{
 };
 use serde_json::{Value, json};
 use shared::api::BODY_LIMIT;
-use tests::{Answer, Database, Function, Invocation, PEPPER, RedisServer, Route, Service, event};
+use tests::{
+    Answer, Database, Function, Invocation, RedisServer, Route, Service, event, local_settings,
+};
 
 /// The members that some route knows, and what comes near.
 const NAMES: [&str; 11] = [
@@ -302,19 +304,14 @@ fn pointers(value: &Value) -> Vec<String> {
 async fn an_event_of_any_kind_costs_at_most_its_own_answer() {
     let (database, redis) = (Database::migrated().await, RedisServer::start().await);
     let (database_url, redis_url) = (database.url(), redis.url());
-    let settings = [
-        ("DATABASE_URL", database_url.as_str()),
-        ("REDIS_URL", &redis_url),
-        ("OTP_PEPPER", PEPPER),
-        ("ALLOWED_COUNTRIES", "*"),
-        ("SMS_PROVIDER", "log"),
-        ("OTP_LOCAL", "1"),
+    let mut settings = local_settings(&database_url, &redis_url);
+    settings.extend([
         ("LIMIT_ADDRESS", "off"),
         ("LIMIT_GUESSES", "off"),
         ("RUST_LOG", "trace"),
-    ];
+    ]);
     for route in [Route::Signup, Route::Verify, Route::Refresh] {
-        let mut function = Function::start(route.function(), settings).await;
+        let mut function = Function::start(route.function(), settings.clone()).await;
         let events = disturbed_event(route);
         let mut runner = runner(1);
         let mut answered = 0;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use serde_json::Value;
-use tests::{Database, Function, Invocation, PEPPER, RedisServer, event, token_settings};
+use tests::{Database, Function, Invocation, RedisServer, event, local_settings};
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../events")
@@ -19,19 +19,11 @@ async fn every_fixture_gets_the_answer_that_is_written_down_for_it() {
     let expected = read("expected.json");
     let (database, redis) = (Database::migrated().await, RedisServer::start().await);
     let (database_url, redis_url) = (database.url(), redis.url());
-    let settings = [
-        ("DATABASE_URL", database_url.as_str()),
-        ("REDIS_URL", &redis_url),
-        ("OTP_PEPPER", PEPPER),
-        ("ALLOWED_COUNTRIES", "*"),
-        ("SMS_PROVIDER", "log"),
-        ("OTP_LOCAL", "1"),
-        ("LOGIN_MIN_MS", "0"),
-    ];
-    let with_tokens = || settings.into_iter().chain(token_settings());
-    let mut signup = Function::start("signup", settings).await;
-    let mut verify = Function::start("verify", with_tokens()).await;
-    let mut session = Function::start("session", with_tokens()).await;
+    let mut settings = local_settings(&database_url, &redis_url);
+    settings.push(("LOGIN_MIN_MS", "0"));
+    let mut signup = Function::start("signup", settings.clone()).await;
+    let mut verify = Function::start("verify", settings.clone()).await;
+    let mut session = Function::start("session", settings).await;
     for (file, expected) in expected.as_object().unwrap() {
         let function = match expected["function"].as_str() {
             Some("signup") => &mut signup,
@@ -70,13 +62,7 @@ fn every_fixture_has_an_answer_written_down_and_the_other_way_round() {
 async fn an_event_with_a_broken_encoding_costs_its_own_answer_and_not_the_process() {
     let (database, redis) = (Database::migrated().await, RedisServer::start().await);
     let (database_url, redis_url) = (database.url(), redis.url());
-    let settings = [
-        ("DATABASE_URL", database_url.as_str()),
-        ("REDIS_URL", &redis_url),
-        ("OTP_PEPPER", PEPPER),
-        ("ALLOWED_COUNTRIES", "*"),
-    ];
-    let settings = settings.into_iter().chain(token_settings());
+    let settings = local_settings(&database_url, &redis_url);
     let mut verify = Function::start("verify", settings).await;
     let mut broken = event("POST", "/verify", "not base64!");
     broken["isBase64Encoded"] = true.into();

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use tests::{
     Answer, Behaviour, Database, Function, PEPPER, Provider, RedisServer, Secrets, Tokens, event,
-    fresh_phone, signing_key, token_settings, wrong,
+    fresh_phone, signing_key, wrong,
 };
 
 struct Deployed {
@@ -39,7 +39,6 @@ impl Deployed {
             ("LIMIT_PHONE", "off"),
             ("AWS_ENDPOINT_URL_SNS", &endpoint),
         ];
-        settings.extend(token_settings());
         settings.extend(own);
         Function::start(function, settings).await
     }

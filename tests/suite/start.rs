@@ -1,18 +1,14 @@
 //! How a function starts, or refuses to, and what it writes.
 
 use serde_json::{Value, json};
-use tests::{Database, Function, Key, PEPPER, RedisServer, event, fresh_phone, token_settings};
+use tests::{Database, Function, Key, RedisServer, event, fresh_phone, local_settings};
 
 #[tokio::test]
 async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
-    let complete = [
-        ("DATABASE_URL", "postgres://otp:hunter2@127.0.0.1:1/otp"),
-        ("REDIS_URL", "redis://:hunter2@127.0.0.1:1"),
-        ("OTP_PEPPER", PEPPER),
-        ("ALLOWED_COUNTRIES", "*"),
-        ("SMS_PROVIDER", "log"),
-        ("OTP_LOCAL", "1"),
-    ];
+    let complete = local_settings(
+        "postgres://otp:hunter2@127.0.0.1:1/otp",
+        "redis://:hunter2@127.0.0.1:1",
+    );
     let bad = [
         ("DATABASE_URL", ""),
         ("DATABASE_URL", "mysql://otp:hunter2@h/otp"),
@@ -65,9 +61,7 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
     let cases = cases.chain(bad_for_verify.map(|bad| ("verify", bad)));
     let cases = cases.chain(bad_for_session.map(|bad| ("session", bad)));
     for (function, (name, value)) in cases {
-        let mut settings = complete.to_vec();
-        settings.extend(token_settings());
-        settings.retain(|(other, _)| *other != name);
+        let mut settings = complete.clone();
         settings.push((name, value));
         let mut function = Function::start(function, settings).await;
         assert!(!function.exit().await.success(), "{name}={value}");
@@ -79,13 +73,8 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
 
 #[tokio::test]
 async fn the_log_sender_does_not_start_in_a_deployed_function() {
-    let settings = [
-        ("DATABASE_URL", "postgres://otp@127.0.0.1:1/otp"),
-        ("REDIS_URL", "redis://127.0.0.1:1"),
-        ("OTP_PEPPER", PEPPER),
-        ("ALLOWED_COUNTRIES", "*"),
-        ("SMS_PROVIDER", "log"),
-    ];
+    let mut settings = local_settings("postgres://otp@127.0.0.1:1/otp", "redis://127.0.0.1:1");
+    settings.retain(|(name, _)| *name != "OTP_LOCAL");
     let mut signup = Function::start("signup", settings).await;
     assert!(!signup.exit().await.success());
     assert!(signup.log().join("\n").contains("SMS_PROVIDER"));
@@ -95,18 +84,10 @@ async fn the_log_sender_does_not_start_in_a_deployed_function() {
 async fn the_log_sender_writes_the_code_in_one_line_and_nothing_else_does() {
     let (database, redis) = (Database::migrated().await, RedisServer::start().await);
     let (database_url, redis_url) = (database.url(), redis.url());
-    let settings = [
-        ("DATABASE_URL", database_url.as_str()),
-        ("REDIS_URL", &redis_url),
-        ("OTP_PEPPER", PEPPER),
-        ("ALLOWED_COUNTRIES", "*"),
-        ("SMS_PROVIDER", "log"),
-        ("OTP_LOCAL", "1"),
-        // The finest level there is: what other crates would print at it stays out.
-        ("RUST_LOG", "trace"),
-    ];
-    let mut signup = Function::start("signup", settings).await;
-    let settings = settings.into_iter().chain(token_settings());
+    let mut settings = local_settings(&database_url, &redis_url);
+    // The finest level there is: what other crates would print at it stays out.
+    settings.push(("RUST_LOG", "trace"));
+    let mut signup = Function::start("signup", settings.clone()).await;
     let mut verify = Function::start("verify", settings).await;
     let phone = fresh_phone();
     let body = json!({"name": "Ada\u{fffd}", "phone_number": phone}).to_string();

@@ -1,7 +1,9 @@
 //! Stores prove who they are: the chain of their certificate and the name in it.
 
 use serde_json::json;
-use tests::{Authority, Database, Function, PEPPER, RedisServer, TlsProxy, event, fresh_phone};
+use tests::{
+    Authority, Database, Function, RedisServer, TlsProxy, event, fresh_phone, local_settings,
+};
 
 /// The status of a sign-up over TLS to both stores, whose certificates have these names, where the
 /// client trusts `trusted`.
@@ -17,15 +19,8 @@ async fn status(
     let database_url = database.url_through(&before_postgres.address());
     let database_url = format!("{database_url}&sslmode=require");
     let redis_url = format!("rediss://{}", before_redis.address());
-    let settings = [
-        ("DATABASE_URL", database_url.as_str()),
-        ("REDIS_URL", &redis_url),
-        ("OTP_PEPPER", PEPPER),
-        ("ALLOWED_COUNTRIES", "*"),
-        ("SMS_PROVIDER", "log"),
-        ("OTP_LOCAL", "1"),
-        ("SSL_CERT_FILE", trusted.file().to_str().unwrap()),
-    ];
+    let mut settings = local_settings(&database_url, &redis_url);
+    settings.push(("SSL_CERT_FILE", trusted.file().to_str().unwrap()));
     let mut signup = Function::start("signup", settings).await;
     let body = json!({"name": "Ada", "phone_number": fresh_phone()}).to_string();
     signup.answer(&event("POST", "/signup", &body)).await.status

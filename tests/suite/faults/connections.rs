@@ -193,8 +193,8 @@ async fn sessions_that_postgres_ends_are_replaced_unnoticed() {
     let end_all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid()";
     let ended = admin.query(end_all, &[]).await.unwrap();
-    assert_eq!(ended.len(), 2);
-    until("both sessions are gone", async || {
+    assert_eq!(ended.len(), 3);
+    until("all sessions are gone", async || {
         service.postgres.open_connections() == 0
     })
     .await;
@@ -413,10 +413,11 @@ async fn a_session_is_closed_with_a_goodbye() {
             .unwrap()
             .get::<_, i64>(0)
     };
-    assert_eq!(sessions().await, 2);
+    assert_eq!(sessions().await, 3);
     service.signup.close().await;
     service.verify.close().await;
-    until("both sessions are gone", async || sessions().await == 0).await;
+    service.session.close().await;
+    until("all sessions are gone", async || sessions().await == 0).await;
     // Whoever comes after all is served.
     assert_eq!(service.sign_up("Ada", &fresh_phone()).await.status, 200);
 }

@@ -110,9 +110,9 @@ async fn a_statement_that_took_too_long_leaves_no_session_behind() {
     service.postgres.after(0, Fault::LoseAnswer);
     let answer = in_time(service.verify(&phone, &code)).await;
     assert_unavailable(&answer, "Failed to register user");
-    // The other connection is the one of `signup`.
+    // The others are those of `signup` and `session`.
     until("the dead connection is closed", async || {
-        service.postgres.open_connections() == 1
+        service.postgres.open_connections() == 2
     })
     .await;
     assert_eq!(rows(&service.database, &phone).await, 1);
