@@ -18,7 +18,7 @@ use tokio::{
     sync::OnceCell,
 };
 
-use crate::{Answer, PATIENCE, Secrets, log::Log, until, token_settings};
+use crate::{Answer, PATIENCE, Secrets, log::Log, token_settings, until};
 
 pub struct Function {
     simulator: Simulator,

@@ -69,10 +69,7 @@ pub fn settings(database_url: &str, redis_url: &str) -> Vec<(String, String)> {
 
 /// The environment of a function over these stores that writes its codes to the log, with the
 /// defaults of all else.
-pub fn local_settings<'a>(
-    database_url: &'a str,
-    redis_url: &'a str,
-) -> Vec<(&'a str, &'a str)> {
+pub fn local_settings<'a>(database_url: &'a str, redis_url: &'a str) -> Vec<(&'a str, &'a str)> {
     vec![
         ("DATABASE_URL", database_url),
         ("REDIS_URL", redis_url),
