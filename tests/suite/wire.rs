@@ -1,6 +1,6 @@
 //! What goes over the wire.
 
-use tests::{Database, PgBouncer, Proxy, Service, fresh_phone, wrong};
+use tests::{Answer, Database, PgBouncer, Proxy, Service, Tokens, fresh_phone, wrong};
 
 #[tokio::test]
 async fn a_warm_request_is_one_round_trip_to_each_store() {
@@ -46,7 +46,7 @@ async fn a_warm_request_is_one_round_trip_to_each_store() {
     assert_eq!((refused.0 - verified.0, refused.1 - verified.1), (1, 1));
 }
 
-/// Two functions share one server connection, statement by statement.
+/// Three functions share one server connection, statement by statement.
 #[tokio::test]
 async fn it_works_through_pgbouncer_in_transaction_mode() {
     let pgbouncer = PgBouncer::start().await;
@@ -59,7 +59,8 @@ async fn it_works_through_pgbouncer_in_transaction_mode() {
     .collect();
     let signup = signup::Signup::from_env(&env).await.unwrap();
     let verify = verify::Verify::from_env(&env).unwrap();
-    tokio::join!(signup.connect(), verify.connect());
+    let session = session::Session::from_env(&env).unwrap();
+    tokio::join!(signup.connect(), verify.connect(), session.connect());
     for _ in 0..5 {
         let phone = fresh_phone();
         let post = |path: &str, body: String| {
@@ -69,7 +70,13 @@ async fn it_works_through_pgbouncer_in_transaction_mode() {
         assert_eq!(signup.handle(post("/signup", body)).await.status(), 200);
         let code = tests::messages_to(&phone).await[0][..6].to_owned();
         let body = format!(r#"{{"otp":"{code}","phone_number":"{phone}"}}"#);
-        assert_eq!(verify.handle(post("/verify", body)).await.status(), 200);
+        let verified = verify.handle(post("/verify", body)).await;
+        let token = Tokens::of(&Answer::of_handler(verified)).refresh;
+        let body = format!(r#"{{"refresh_token":"{token}"}}"#);
+        for path in ["/token/refresh", "/logout"] {
+            let answer = session.handle(post(path, body.clone())).await;
+            assert_eq!(answer.status(), 200);
+        }
     }
     assert_eq!(service.database.count_users().await, 5);
 }
