@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tests::{
     Answer, Behaviour, Database, Function, PEPPER, Provider, RedisServer, Service, Tokens, event,
-    fresh_phone, messages_to, wrong,
+    fresh_phone, messages_to, token_settings, wrong,
 };
 use tokio::time::Instant;
 
@@ -584,11 +584,8 @@ fn settings(database: &Database, redis: &RedisServer) -> Vec<(String, String)> {
 
 async fn start(name: &str, settings: &[(String, String)]) -> Function {
     let settings = settings.iter();
-    Function::start(
-        name,
-        settings.map(|(name, value)| (name.as_str(), value.as_str())),
-    )
-    .await
+    let settings = settings.map(|(name, value)| (name.as_str(), value.as_str()));
+    Function::start(name, settings.chain(token_settings())).await
 }
 
 #[tokio::test]
