@@ -139,7 +139,7 @@ impl Users {
     ///
     /// A number that was registered after this statement began is seen by `DO UPDATE`, which changes
     /// nothing, and by nothing else. A row that was just inserted has no `xmax`; one that was there
-    /// has been locked, and has.
+    /// has been locked, and has. `KEY SHARE` waits for somebody who is deleting the user who logs in.
     ///
     /// The same statement opens the session of the refresh token, so that a token is good if and
     /// only if its user is there.
@@ -165,11 +165,13 @@ impl Users {
                     ON CONFLICT (phone_number) DO UPDATE SET phone_number = EXCLUDED.phone_number
                         WHERE $2 = 'signup_or_login'
                     RETURNING id, created_at, name, phone_number, version, xmax = 0 AS is_new
-                ), entered AS (
-                    SELECT * FROM signed_up
-                    UNION ALL
+                ), logged_in AS (
                     SELECT id, created_at, name, phone_number, version, false
-                    FROM users, used WHERE phone_number = $4 AND $2 = 'login'
+                    FROM users
+                    WHERE phone_number = $4 AND $2 = 'login' AND EXISTS (SELECT FROM used)
+                    FOR KEY SHARE
+                ), entered AS (
+                    SELECT * FROM signed_up UNION ALL SELECT * FROM logged_in
                 ), opened AS (
                     INSERT INTO sessions (id, user_id, token_digest)
                     SELECT $5, id, $6 FROM entered

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tests::{
     Answer, Behaviour, Database, Function, PEPPER, Provider, RedisServer, Service, Tokens, event,
-    fresh_phone, messages_to, token_settings, wrong,
+    fresh_phone, messages_to, until, wrong,
 };
 use tokio::time::Instant;
 
@@ -130,6 +130,30 @@ async fn login_of_a_user_who_was_deleted_meanwhile_is_401_and_registers_nobody()
     let code = service.login_code_for(&phone).await;
     delete_user(&service, &phone).await;
     assert_eq!(service.verify(&phone, &code).await.failure(), EXPIRED);
+    assert_eq!(service.database.count_users().await, 0);
+}
+
+#[tokio::test]
+async fn login_of_a_user_who_is_just_being_deleted_waits_and_is_401() {
+    let service = Service::start().await;
+    let phone = fresh_phone();
+    service.register(&phone).await;
+    let code = service.login_code_for(&phone).await;
+    let deleting = service.database.connect().await;
+    let delete = format!("BEGIN; DELETE FROM users WHERE phone_number = '{phone}'");
+    deleting.batch_execute(&delete).await.unwrap();
+    let observer = service.database.connect().await;
+    let commit_when_waited_for = async {
+        until("the login waits", async || {
+            let waiting = "SELECT FROM pg_stat_activity
+                WHERE datname = current_database() AND wait_event_type = 'Lock'";
+            !observer.query(waiting, &[]).await.unwrap().is_empty()
+        })
+        .await;
+        deleting.batch_execute("COMMIT").await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(service.verify(&phone, &code), commit_when_waited_for);
+    assert_eq!(answer.failure(), EXPIRED);
     assert_eq!(service.database.count_users().await, 0);
 }
 
@@ -585,7 +609,7 @@ fn settings(database: &Database, redis: &RedisServer) -> Vec<(String, String)> {
 async fn start(name: &str, settings: &[(String, String)]) -> Function {
     let settings = settings.iter();
     let settings = settings.map(|(name, value)| (name.as_str(), value.as_str()));
-    Function::start(name, settings.chain(token_settings())).await
+    Function::start(name, settings).await
 }
 
 #[tokio::test]
