@@ -6,13 +6,13 @@ help: ## print this list
 dev: ## serve the endpoints on http://localhost:9000 (PORT), with stores of their own
 	@scripts/with-services.sh --data target/dev scripts/dev.sh
 
-test: ## all that CI checks: formatting, lints, build, tests
+test: ## all that CI checks: formatting, lints, build, tests, a little fuzzing
 	@scripts/test.sh
 
 fuzz: ## an hour of libFuzzer at each target of fuzz/, or DURATION seconds
 	@scripts/fuzz.sh "$${DURATION:-3600}"
 
-load: ## 64 processes, people and attackers, a store restarted: the tables of docs/reliability.md
+load: ## 64 processes, people and attackers, a store restarted (DURATION, 60 s): the tables of docs/reliability.md
 	@scripts/load.sh "$${DURATION:-60}"
 
 simulate: ## a day of honest people and an attacker: the tables of docs/abuse.md

@@ -44,8 +44,7 @@ pub enum BadRequest {
     Malformed(String),
 }
 
-/// An answer that is a success.
-#[derive(Debug)]
+/// An answer that is a success. It may hold tokens, so it has no `Debug`.
 pub struct Success {
     outcome: &'static str,
     response: Response<Body>,

@@ -26,16 +26,13 @@ use crate::{
     telemetry,
 };
 
-/// The variables that a secret holds in place of the environment.
-const IN_SECRET: [&str; 3] = ["OTP_PEPPER", "TOKEN_PRIVATE_KEY", "TOKEN_PUBLIC_KEYS"];
-
 /// How long reading the secret may take, all tries included. Lambda gives a start ten seconds.
 const READING: Duration = Duration::from_secs(6);
 
-/// The environment with the secret's values in it: with `SECRET_ARN`, `OTP_PEPPER` and the token
-/// keys are the members of that name of the secret in AWS Secrets Manager, a JSON object of texts,
-/// and what the environment says of them does not count.
-pub async fn with_secret(env: Env) -> Result<Env, config::Error> {
+/// The environment with `names` from the secret: with `SECRET_ARN`, they are the members of that name
+/// of the secret in AWS Secrets Manager, a JSON object of texts, and what the environment says of them
+/// does not count. A function names what it uses and keeps nothing else.
+pub async fn with_secret(env: Env, names: &[&str]) -> Result<Env, config::Error> {
     const NAME: &str = "SECRET_ARN";
     let Some(arn) = env.text(NAME) else {
         return Ok(env);
@@ -59,7 +56,7 @@ pub async fn with_secret(env: Env) -> Result<Env, config::Error> {
     let secret = secret.ok_or_else(|| {
         config::Error::invalid(NAME, "names a secret that is not a JSON object of texts")
     })?;
-    Ok(env.with(IN_SECRET.map(|name| (name, secret.get(name)))))
+    Ok(env.with(names.iter().map(|&name| (name, secret.get(name)))))
 }
 
 /// Signs in to a store by IAM. The password is a signed request that the store shows to AWS.

@@ -18,6 +18,10 @@ use tokio::time::Instant;
 pub use postgres::{DatabaseUrl, Postgres};
 pub use redis::Redis;
 
+/// The share of an operation's time, one part in so many, that is kept for cancelling its statement or
+/// for finding out that an idle connection is dead.
+const SMALL_SHARE: u32 = 4;
+
 /// An operation that a store did not carry out, or did not say that it had.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

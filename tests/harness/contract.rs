@@ -25,44 +25,61 @@ pub enum Route {
 /// Status, `error` and `code` of a failure.
 type Row = (u64, &'static str, &'static str);
 
-const ANYWHERE: [Row; 7] = [
+const ANYWHERE: [Row; 4] = [
     (400, "Invalid request payload", "invalid_payload"),
     (413, "Invalid request payload", "payload_too_large"),
-    (400, "Invalid phone number", "invalid_phone_number"),
-    (429, "Too many requests", "rate_limited"),
     (404, "Not found", "not_found"),
     (405, "Method not allowed", "method_not_allowed"),
-    (
-        409,
-        "User already exists with the given phone number",
-        "user_exists",
-    ),
 ];
+
+const WITH_A_PHONE: [Row; 2] = [
+    (400, "Invalid phone number", "invalid_phone_number"),
+    (429, "Too many requests", "rate_limited"),
+];
+
+const USER_EXISTS: Row = (
+    409,
+    "User already exists with the given phone number",
+    "user_exists",
+);
 
 const AT_SIGNUP: [Row; 6] = [
     (400, "Name and phone number are required", "missing_field"),
-    (400, "Phone number is required", "missing_field"),
     (400, "Invalid name", "invalid_name"),
     (
         403,
         "Phone numbers of this kind are not supported",
         "unsupported_phone_number",
     ),
+    USER_EXISTS,
     (502, "Failed to send OTP", "sms_failed"),
     (503, "Failed to store user data", "unavailable"),
 ];
 
-const AT_VERIFY: [Row; 5] = [
+/// No 403, 409 or 502: those would tell who is registered.
+const AT_LOGIN: [Row; 2] = [
+    (400, "Phone number is required", "missing_field"),
+    (503, "Failed to store user data", "unavailable"),
+];
+
+const AT_VERIFY: [Row; 7] = [
     (400, "OTP and phone number are required", "missing_field"),
+    (400, "Challenge id is required", "missing_field"),
     (401, "Invalid or expired OTP", "otp_expired"),
     (401, "Invalid OTP", "otp_mismatch"),
     (429, "Too many attempts", "too_many_attempts"),
+    USER_EXISTS,
     (503, "Failed to register user", "unavailable"),
 ];
 
-const AT_SESSION: [Row; 3] = [
+const AT_REFRESH: [Row; 3] = [
     (400, "Refresh token is required", "missing_field"),
     (401, "Invalid or expired token", "invalid_token"),
+    (503, "Service unavailable", "unavailable"),
+];
+
+const AT_LOGOUT: [Row; 2] = [
+    (400, "Refresh token is required", "missing_field"),
     (503, "Service unavailable", "unavailable"),
 ];
 
@@ -94,12 +111,14 @@ impl Route {
         }
     }
 
-    /// What its function may answer.
-    fn rows(self) -> &'static [Row] {
+    /// What it may answer beside what all may.
+    fn rows(self) -> [&'static [Row]; 2] {
         match self {
-            Self::Signup | Self::Login => &AT_SIGNUP,
-            Self::Verify => &AT_VERIFY,
-            Self::Refresh | Self::Logout => &AT_SESSION,
+            Self::Signup => [&WITH_A_PHONE, &AT_SIGNUP],
+            Self::Login => [&WITH_A_PHONE, &AT_LOGIN],
+            Self::Verify => [&WITH_A_PHONE, &AT_VERIFY],
+            Self::Refresh => [&[], &AT_REFRESH],
+            Self::Logout => [&[], &AT_LOGOUT],
         }
     }
 
@@ -134,7 +153,9 @@ impl Route {
         }
         if answer.status == 200 {
             let is_own = self.messages().contains(&answer.text("message"));
-            return if answer.body["success"] == true && is_own {
+            let gives_tokens = matches!(self, Self::Verify | Self::Refresh);
+            let has_tokens = answer.body["tokens"]["token_type"] == "Bearer";
+            return if answer.body["success"] == true && is_own && has_tokens == gives_tokens {
                 None
             } else {
                 fault("a success of another route")
@@ -142,7 +163,7 @@ impl Route {
         }
         if !ANYWHERE
             .iter()
-            .chain(self.rows())
+            .chain(self.rows().into_iter().flatten())
             .any(|row| *row == answer.failure())
         {
             return fault("not a row of the contract");

@@ -421,6 +421,14 @@ async fn a_challenge_that_is_issued_again_with_its_id_takes_nothing_twice() {
     );
     let request = lambda_http::request::from_str(&event.to_string()).unwrap();
     assert_eq!(service.signup.handle(request).await.status(), 429);
+
+    // Once taken back it stays so, whatever of the above is still on its way.
+    let challenges = &service.signup.challenges;
+    let revoke = challenges.revoke(&id, &asker, &purpose, soon);
+    revoke.await.unwrap();
+    let late = challenges.issue(&id, &asker, &purpose, Some(&code), soon);
+    assert!(late.await.is_err());
+    assert_eq!(service.sign_up("Ada", number.as_e164()).await.status, 200);
 }
 
 #[tokio::test]

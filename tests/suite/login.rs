@@ -518,7 +518,7 @@ async fn a_number_registered_while_it_is_verified_is_logged_in() {
         .unwrap();
     let watcher = service.database.connect().await;
     let commit_when_waited_for = async {
-        tests::until("the verification waits", async || {
+        until("the verification waits", async || {
             let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
             watcher
                 .query_one(waiting, &[])

@@ -1,10 +1,14 @@
 //! The schema, and how it gets there.
 
+use lambda_http::request::from_str;
 use migrate::Command;
 use serde_json::json;
+use session::Session;
 use shared::config::Env;
-use tests::{Database, Function, Invocation};
+use signup::Signup;
+use tests::{Database, Function, Invocation, Service, Tokens, event, fresh_phone};
 use tokio::process::Command as Process;
+use verify::Verify;
 
 fn migrator(database: &Database) -> migrate::Database {
     let url = database.url();
@@ -28,6 +32,50 @@ async fn up_applies_all_status_tells_and_down_takes_one_back() {
         assert_eq!(applied(&migrator, Command::Down).await, first(left));
     }
     assert_eq!(applied(&migrator, Command::Up).await, first(3));
+}
+
+/// The grants are read from the README, so that it cannot tell too few.
+#[tokio::test]
+async fn a_user_with_the_grants_of_the_readme_serves_every_route() {
+    let mut service = Service::start().await;
+    let role = service.database.name().to_owned();
+    let readme = include_str!("../../README.md");
+    let (_, from_grants) = readme.split_once("```sql\n").unwrap();
+    let (grants, _) = from_grants.split_once("```").unwrap();
+    let grants = grants.replace(" TO otp", &format!(" TO {role}"));
+    let admin = service.database.connect().await;
+    let create = format!("CREATE ROLE {role} LOGIN; {grants}");
+    admin.batch_execute(&create).await.unwrap();
+
+    let url = service.database.url();
+    let url = url.replace("://postgres@", &format!("://{role}@"));
+    let settings = tests::settings(&url, &service.redis_server.url());
+    let env: Env = settings.into_iter().collect();
+    service.signup = Signup::from_env(&env).await.unwrap();
+    service.verify = Verify::from_env(&env).unwrap();
+    service.session = Session::from_env(&env).unwrap();
+    let phone = fresh_phone();
+    let code = service.code_for(&phone).await;
+    assert_eq!(service.verify(&phone, &code).await.status, 200);
+    let code = service.login_code_for(&phone).await;
+    let tokens = Tokens::of(&service.verify(&phone, &code).await);
+    let body = json!({"refresh_token": tokens.refresh}).to_string();
+    for path in ["/token/refresh", "/logout"] {
+        let request = from_str(&event("POST", path, &body).to_string()).unwrap();
+        assert_eq!(
+            service.session.handle(request).await.status(),
+            200,
+            "{path}"
+        );
+    }
+    let mut me = event("GET", "/me", "");
+    me["headers"]["authorization"] = format!("Bearer {}", tokens.access).into();
+    let request = from_str(&me.to_string()).unwrap();
+    assert_eq!(service.session.handle(request).await.status(), 200);
+
+    drop(service);
+    let end = format!("DROP OWNED BY {role}; DROP ROLE {role}");
+    admin.batch_execute(&end).await.unwrap();
 }
 
 #[tokio::test]

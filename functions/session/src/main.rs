@@ -11,7 +11,8 @@ async fn main() -> ExitCode {
     if let Err(error) = telemetry::init(&env) {
         return telemetry::exit(&error);
     }
-    let env = match aws::with_secret(env).await {
+    let secret = ["OTP_PEPPER", "TOKEN_PRIVATE_KEY", "TOKEN_PUBLIC_KEYS"];
+    let env = match aws::with_secret(env, &secret).await {
         Ok(env) => env,
         Err(error) => return telemetry::exit(&error),
     };

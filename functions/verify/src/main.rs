@@ -11,7 +11,7 @@ async fn main() -> ExitCode {
     if let Err(error) = telemetry::init(&env) {
         return telemetry::exit(&error);
     }
-    let env = match aws::with_secret(env).await {
+    let env = match aws::with_secret(env, &["OTP_PEPPER", "TOKEN_PRIVATE_KEY"]).await {
         Ok(env) => env,
         Err(error) => return telemetry::exit(&error),
     };

@@ -7,7 +7,7 @@
 --       2  replaced       the pending code that this one replaces, until it would have expired
 --       3  range          conversion of the phone's range
 --       4  country        conversion of its country
---       5  revoked        there if this challenge was taken back before it was issued
+--       5  revoked        there if this challenge was taken back
 --       6… limits
 -- ARGV  1  offset         added to the clock, in milliseconds; 0 outside tests
 --       2  id             of the new challenge

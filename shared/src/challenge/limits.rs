@@ -69,7 +69,7 @@ pub struct GuessLimits {
 }
 
 impl Kind {
-    /// Its variable and the default that design and README give.
+    /// Its variable and the default that the README gives.
     fn setting(self) -> (&'static str, &'static str) {
         match self {
             Self::Phone => ("LIMIT_PHONE", "1/30s,5/1h,10/1d"),

@@ -6,8 +6,7 @@
 --       2  replaced    the pending code that it replaced
 --       3  range       conversion of the phone's range
 --       4  country     conversion of its country
---       5  revoked     remembers the challenge, if it is not there: the request to issue it may be on its
---                      way still
+--       5  revoked     remembers the challenge: a request to issue it may be on its way still
 --       6… limits      from which the challenge took
 -- ARGV  1  offset      added to the clock, in milliseconds; 0 outside tests
 --       2  id          of the challenge to take back
@@ -25,8 +24,8 @@ for _, key in ipairs({ challenge, replaced }) do
     held_by = key
   end
 end
+redis.call('SET', revoked, 1, 'EX', 600)
 if not held_by then
-  redis.call('SET', revoked, 1, 'EX', 600)
   return {'absent'}
 end
 

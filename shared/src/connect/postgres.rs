@@ -16,7 +16,7 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{LastUse, StoreError, is_loopback};
+use super::{LastUse, SMALL_SHARE, StoreError, is_loopback};
 use crate::{
     aws::IamLogin,
     config::{self, Env},
@@ -24,10 +24,6 @@ use crate::{
 };
 
 const POSTGRES: &str = "Postgres";
-
-/// The share of an operation's time, one part in so many, that is kept for cancelling its statement or
-/// for finding out that an idle connection is dead.
-const SMALL_SHARE: u32 = 4;
 
 /// How long saying goodbye may take: Lambda waits half a second at the end.
 const CLOSING: Duration = Duration::from_millis(300);

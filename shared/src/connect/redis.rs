@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{LastUse, StoreError, is_loopback};
+use super::{LastUse, SMALL_SHARE, StoreError, is_loopback};
 use crate::{
     aws::IamLogin,
     config::{self, Env},
@@ -21,9 +21,6 @@ use crate::{
 };
 
 const REDIS: &str = "Redis";
-
-/// The share of a script's time, one part in so many, after which an idle connection counts as dead.
-const SMALL_SHARE: u32 = 4;
 
 /// Longer than any deadline of ours, for a client that cannot do without a timeout.
 const UNBOUNDED: Duration = Duration::from_mins(10);
@@ -143,7 +140,13 @@ impl Redis {
             if needs_another_connection(&error) {
                 Failed::Dead(StoreError::Unavailable(REDIS, error.into()))
             } else {
-                Failed::Answered(error.into())
+                Failed::Answered(match error.into() {
+                    // A cluster's client repeats by itself what it heard no answer to.
+                    StoreError::Refused(store, cause) if self.is_cluster => {
+                        StoreError::Unavailable(store, cause)
+                    }
+                    error => error,
+                })
             }
         })
     }
