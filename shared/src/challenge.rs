@@ -13,7 +13,6 @@ mod watch;
 
 use std::time::Duration;
 
-use rand::{RngExt, rand_core::UnwrapErr, rngs::SysRng};
 use redis::{Script, ScriptInvocation};
 use tokio::time::Instant;
 
@@ -25,6 +24,7 @@ use crate::{
     connect::{Redis, StoreError},
     otp::{self, OtpCode, Peppers},
     phone::PhoneNumber,
+    random,
     users::Name,
 };
 use limits::Applied;
@@ -128,16 +128,12 @@ pub struct Pending {
 impl ChallengeId {
     /// A new id from the operating system's generator.
     pub fn generate() -> Self {
-        // See `OtpCode::generate` on why this generator does not fail.
-        let bits: u128 = UnwrapErr(SysRng).random();
-        Self(format!("{bits:032x}"))
+        Self(random::id())
     }
 
     /// The id that a client sent, `None` if it cannot be one of ours.
     pub fn parse(text: &str) -> Option<Self> {
-        let has_the_shape =
-            text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        has_the_shape.then(|| Self(text.to_owned()))
+        random::is_id(text).then(|| Self(text.to_owned()))
     }
 
     pub fn as_str(&self) -> &str {

@@ -10,6 +10,7 @@ pub mod config;
 pub mod connect;
 pub mod otp;
 pub mod phone;
+mod random;
 pub mod serve;
 pub mod sessions;
 pub mod sms;

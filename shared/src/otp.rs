@@ -3,12 +3,13 @@
 //! A code leaves this module only towards the message that carries it; stores see its digest.
 
 use hmac::{Hmac, KeyInit, Mac};
-use rand::{RngExt, rand_core::UnwrapErr, rngs::SysRng};
+use rand::RngExt;
 use sha2::Sha256;
 
 use crate::{
     config::{self, Env},
     phone::PhoneNumber,
+    random,
 };
 
 const PEPPER: &str = "OTP_PEPPER";
@@ -35,8 +36,7 @@ pub type Digest = [u8; 32];
 /// What is stored in place of a digest where no code shall be right: random, like a digest to
 /// everyone without the pepper, and the digest of nothing.
 pub fn digest_of_no_code() -> Digest {
-    // See `OtpCode::generate` on why this generator does not fail.
-    UnwrapErr(SysRng).random()
+    random::generator().random()
 }
 
 impl Length {
@@ -53,9 +53,7 @@ impl Length {
 impl OtpCode {
     /// A new code from the operating system's generator, every value equally likely.
     pub fn generate(length: Length) -> Self {
-        // The generator of a running Linux or macOS does not fail; if it ever did, no code could
-        // be made safely, and the panic costs this one request.
-        let number: u64 = UnwrapErr(SysRng).random_range(0..10u64.pow(length.0));
+        let number: u64 = random::generator().random_range(0..10u64.pow(length.0));
         Self(format!("{number:0width$}", width = length.0 as usize))
     }
 

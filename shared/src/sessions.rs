@@ -9,7 +9,7 @@ use std::{sync::Arc, time::SystemTime};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
-use rand::{RngExt, rand_core::UnwrapErr, rngs::SysRng};
+use rand::RngExt;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ use tokio_postgres::types::Type;
 use crate::{
     config::{self, Env},
     connect::{Postgres, StoreError},
-    otp,
+    otp, random,
     token::{self, Signer},
 };
 
@@ -70,23 +70,17 @@ pub struct Tokens {
 impl RefreshToken {
     /// The first token of a new session, from the operating system's generator.
     pub fn generate() -> Self {
-        // See `OtpCode::generate` on why this generator does not fail.
-        let mut random = UnwrapErr(SysRng);
         Self {
-            session_id: format!("{:032x}", random.random::<u128>()),
-            secret: random.random(),
+            session_id: random::id(),
+            secret: random::generator().random(),
         }
     }
 
     /// The token that a client sent, `None` if it cannot be one of ours.
     pub fn parse(text: &str) -> Option<Self> {
         let (session_id, secret) = text.split_once('.')?;
-        let is_id = session_id.len() == 32
-            && session_id
-                .bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         let secret = BASE64_URL_SAFE_NO_PAD.decode(secret).ok()?;
-        is_id.then_some(Self {
+        random::is_id(session_id).then_some(Self {
             session_id: session_id.to_owned(),
             secret: secret.try_into().ok()?,
         })
@@ -98,10 +92,12 @@ impl RefreshToken {
         format!("{}.{secret}", self.session_id)
     }
 
+    /// The `id` of its row in `sessions`.
     pub fn session_id(&self) -> &str {
         &self.session_id
     }
 
+    /// What its row holds in place of the secret.
     pub fn digest(&self) -> Digest {
         Sha256::digest(self.secret).into()
     }

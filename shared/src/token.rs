@@ -14,7 +14,6 @@ use aws_lc_rs::{
     },
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use rand::{RngExt, rand_core::UnwrapErr, rngs::SysRng};
 use rustls::pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, pem::PemObject};
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 use sha2::{Digest, Sha256};
@@ -23,7 +22,10 @@ use spki::{
     der::{self, Decode, Reader, SliceReader, asn1::UintRef},
 };
 
-use crate::config::{self, Env};
+use crate::{
+    config::{self, Env},
+    random,
+};
 
 /// How long an access token is good.
 pub const LIFETIME: Duration = Duration::from_mins(15);
@@ -222,8 +224,6 @@ impl Signer {
             crit: None,
         };
         let now = seconds(now);
-        // See `OtpCode::generate` on why this generator does not fail.
-        let id: u128 = UnwrapErr(SysRng).random();
         let Parties { issuer, audience } = &self.parties;
         let payload = Payload {
             iss: issuer.clone(),
@@ -233,7 +233,7 @@ impl Signer {
             iat: now,
             nbf: now,
             exp: now + LIFETIME.as_secs(),
-            jti: format!("{id:032x}"),
+            jti: random::id(),
         };
         let mut token = encode_json(&header);
         token.push('.');

@@ -51,7 +51,9 @@ pub struct User {
 /// What a right code led to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Entry {
+    /// Somebody new.
     Registered(User),
+    /// The user who has the number.
     LoggedIn(User),
     /// The challenge had been used before; nothing changed.
     ChallengeUsed,
@@ -147,7 +149,7 @@ impl Users {
         &self,
         pending: &Pending,
         phone: &PhoneNumber,
-        session: &RefreshToken,
+        refresh_token: &RefreshToken,
         deadline: Instant,
     ) -> Result<Entry, StoreError> {
         let row = self
@@ -187,8 +189,8 @@ impl Users {
                     (&pending.purpose.as_str(), Type::TEXT),
                     (&pending.purpose.name().map(Name::as_str), Type::TEXT),
                     (&phone.as_e164(), Type::TEXT),
-                    (&session.session_id(), Type::TEXT),
-                    (&session.digest().as_slice(), Type::BYTEA),
+                    (&refresh_token.session_id(), Type::TEXT),
+                    (&refresh_token.digest().as_slice(), Type::BYTEA),
                 ],
                 deadline,
             )

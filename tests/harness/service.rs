@@ -151,6 +151,15 @@ impl Service {
         }
     }
 
+    /// Another instance of `session`, with a connection and some settings of its own.
+    pub async fn another_session(&self, own: &[(&str, &str)]) -> Session {
+        let mut settings = settings(&self.database.url(), &self.redis_server.url());
+        settings.extend(own.iter().map(|&(name, value)| (name.into(), value.into())));
+        let session = Session::from_env(&settings.into_iter().collect()).unwrap();
+        session.connect().await;
+        session
+    }
+
     /// Moves the service's clock from here on.
     pub fn set_clock_offset(&mut self, milliseconds: i64) {
         self.signup.challenges.set_clock_offset(milliseconds);

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use lambda_http::request::from_str;
 use serde_json::json;
 use session::Session;
-use tests::{Answer, PEPPER, Service, Tokens, event, fresh_phone, settings};
+use tests::{Answer, PEPPER, Service, Tokens, event, fresh_phone};
 
 const INVALID: (u64, &str, &str) = (401, "Invalid or expired token", "invalid_token");
 
@@ -29,15 +29,6 @@ async fn count(service: &Service, condition: &str) -> i64 {
     let database = service.database.connect().await;
     let statement = format!("SELECT count(*) FROM sessions WHERE {condition}");
     database.query_one(&statement, &[]).await.unwrap().get(0)
-}
-
-/// Another instance of the function, with a connection of its own.
-async fn another(service: &Service, own: &[(&str, &str)]) -> Session {
-    let mut env = settings(&service.database.url(), &service.redis_server.url());
-    env.extend(own.iter().map(|&(name, value)| (name.into(), value.into())));
-    let session = Session::from_env(&env.into_iter().collect()).unwrap();
-    session.connect().await;
-    session
 }
 
 async fn refresh(session: &Session, token: &str) -> Answer {
@@ -127,7 +118,7 @@ async fn fifty_refreshes_at_once_leave_one_chain_and_sign_nobody_out() {
     let first = service.sign_in().await;
     let mut functions = Vec::new();
     for _ in 0..10 {
-        functions.push(another(&service, &[]).await);
+        functions.push(service.another_session(&[]).await);
     }
     let answers = join_all((0..50).map(|i| refresh(&functions[i % 10], &first.refresh))).await;
     let successors: BTreeSet<String> = answers
@@ -202,7 +193,7 @@ async fn an_old_token_among_fifty_new_ones_ends_the_session_whatever_their_order
     let third = service.refreshed(&second.refresh).await;
     let mut functions = Vec::new();
     for _ in 0..10 {
-        functions.push(another(&service, &[]).await);
+        functions.push(service.another_session(&[]).await);
     }
     let answers = join_all((0..50).map(|i| {
         let token = if i == 25 { &first } else { &third };
@@ -233,12 +224,14 @@ async fn the_grace_survives_a_change_of_peppers() {
     let first = service.sign_in().await;
     let second = service.refreshed(&first.refresh).await;
     let new = "n".repeat(32);
-    let changed = another(&service, &[("OTP_PEPPER", &format!("{new},{PEPPER}"))]).await;
+    let changed = service
+        .another_session(&[("OTP_PEPPER", &format!("{new},{PEPPER}"))])
+        .await;
     let again = Tokens::of(&refresh(&changed, &first.refresh).await);
     assert_eq!(again.refresh, second.refresh);
     // From here on successors are made with the new one, and the old one can go.
     let third = Tokens::of(&refresh(&changed, &second.refresh).await);
-    let alone = another(&service, &[("OTP_PEPPER", &new)]).await;
+    let alone = service.another_session(&[("OTP_PEPPER", &new)]).await;
     let again = Tokens::of(&refresh(&alone, &second.refresh).await);
     assert_eq!(again.refresh, third.refresh);
     Tokens::of(&refresh(&alone, &third.refresh).await);

@@ -6,9 +6,7 @@ use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use session::Session;
-use tests::{
-    AUDIENCE, Answer, ISSUER, Key, Service, decoded, event, serve, settings, signing_key, unsigned,
-};
+use tests::{AUDIENCE, Answer, ISSUER, Key, Service, decoded, event, serve, signing_key, unsigned};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::Command,
@@ -78,15 +76,6 @@ fn changed(original: &Value, changes: &Value) -> Value {
 fn now() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.unwrap().as_secs()
-}
-
-/// The settings of a function without limits, with these on top.
-async fn session_with(service: &Service, own: &[(&str, &str)]) -> Session {
-    let mut env = settings(&service.database.url(), &service.redis_server.url());
-    env.extend(own.iter().map(|&(name, value)| (name.into(), value.into())));
-    let session = Session::from_env(&env.into_iter().collect()).unwrap();
-    session.connect().await;
-    session
 }
 
 async fn get(session: &Session, path: &str, token: Option<&str>) -> Answer {
@@ -216,7 +205,9 @@ async fn another_key_is_refused_and_nothing_is_fetched_because_a_token_says_so()
     let url = format!("http://{}/keys", trap.local_addr().unwrap());
     let own = Key::p256();
     let service = &forger.service;
-    let session = session_with(service, &[("TOKEN_PRIVATE_KEY", &own.private_pem())]).await;
+    let session = service
+        .another_session(&[("TOKEN_PRIVATE_KEY", &own.private_pem())])
+        .await;
     let own_jwk = get(&session, "/.well-known/jwks.json", None).await.body["keys"][0].clone();
     for change in [
         json!({}),
@@ -350,13 +341,17 @@ async fn keys_are_replaced_without_signing_anybody_out() {
     let new = Key::rsa();
     let (new_private, new_public) = (new.private_pem(), new.public_pem());
     // First the new key is published, then it signs, then the old one goes.
-    let published = session_with(&service, &[("TOKEN_PUBLIC_KEYS", &new_public)]).await;
+    let published = service
+        .another_session(&[("TOKEN_PUBLIC_KEYS", &new_public)])
+        .await;
     let signs = [
         ("TOKEN_PRIVATE_KEY", new_private.as_str()),
         ("TOKEN_PUBLIC_KEYS", &old),
     ];
-    let signs = session_with(&service, &signs).await;
-    let alone = session_with(&service, &[("TOKEN_PRIVATE_KEY", &new_private)]).await;
+    let signs = service.another_session(&signs).await;
+    let alone = service
+        .another_session(&[("TOKEN_PRIVATE_KEY", &new_private)])
+        .await;
 
     let body = json!({"refresh_token": tokens.refresh}).to_string();
     let request = event("POST", "/token/refresh", &body).to_string();
@@ -390,7 +385,9 @@ async fn keys_are_replaced_without_signing_anybody_out() {
 async fn the_public_pages_hold_what_verifiers_need_and_may_be_cached() {
     let service = Service::start().await;
     let rsa = Key::rsa().public_pem();
-    let session = session_with(&service, &[("TOKEN_PUBLIC_KEYS", &rsa)]).await;
+    let session = service
+        .another_session(&[("TOKEN_PUBLIC_KEYS", &rsa)])
+        .await;
     let keys = get(&session, "/.well-known/jwks.json", None).await;
     let metadata = get(&session, "/.well-known/openid-configuration", None).await;
     for answer in [&keys, &metadata] {
@@ -432,7 +429,7 @@ async fn pyjwt_takes_our_tokens_through_the_published_keys_and_no_others() {
             ("TOKEN_ISSUER", issuer.as_str()),
             ("TOKEN_PRIVATE_KEY", &key.private_pem()),
         ];
-        let session = session_with(&service, &own).await;
+        let session = service.another_session(&own).await;
         let refresh_token = service.sign_in().await.refresh;
         let body = json!({"refresh_token": refresh_token}).to_string();
         let request = event("POST", "/token/refresh", &body).to_string();

@@ -139,15 +139,21 @@ impl Verify {
         if pending.first_match {
             report.count(Count::CodeVerified);
         }
-        let session = RefreshToken::generate();
-        let enter = self.users.enter(&pending, &phone, &session, deadline);
+        let refresh_token = RefreshToken::generate();
+        let enter = self.users.enter(&pending, &phone, &refresh_token, deadline);
         match report.postgres(enter).await? {
-            Entry::Registered(user) => {
-                Ok(self.entered("registered", "User registered successfully", user, &session))
-            }
-            Entry::LoggedIn(user) => {
-                Ok(self.entered("logged_in", "User logged in successfully", user, &session))
-            }
+            Entry::Registered(user) => Ok(self.entered(
+                "registered",
+                "User registered successfully",
+                user,
+                &refresh_token,
+            )),
+            Entry::LoggedIn(user) => Ok(self.entered(
+                "logged_in",
+                "User logged in successfully",
+                user,
+                &refresh_token,
+            )),
             Entry::ChallengeUsed | Entry::UserGone => Err(Error::Expired),
             Entry::PhoneTaken => Err(Error::UserExists),
         }
@@ -158,14 +164,14 @@ impl Verify {
         outcome: &'static str,
         message: &'static str,
         user: User,
-        session: &RefreshToken,
+        refresh_token: &RefreshToken,
     ) -> Success {
         Success::new(
             outcome,
             &Entered {
                 success: true,
                 message,
-                tokens: Tokens::new(&self.signer, user.id, session, SystemTime::now()),
+                tokens: Tokens::new(&self.signer, user.id, refresh_token, SystemTime::now()),
                 data: user,
             },
         )
