@@ -18,7 +18,9 @@ use tokio::{
     sync::OnceCell,
 };
 
-use crate::{Answer, PATIENCE, Secrets, log::Log, token_settings, until};
+use crate::{
+    Answer, PATIENCE, Secrets, log::Log, sign_up_event, token_settings, until, verify_event,
+};
 
 pub struct Function {
     simulator: Simulator,
@@ -188,6 +190,16 @@ impl Function {
             Invocation::Failed => panic!("no answer; the log: {:#?}", self.log()),
             Invocation::Exited(status) => panic!("{status}; the log: {:#?}", self.log()),
         }
+    }
+
+    /// Of `signup`, to somebody who signs up.
+    pub async fn sign_up(&mut self, phone: &str) -> Answer {
+        self.answer(&sign_up_event(phone)).await
+    }
+
+    /// Of `verify`, to somebody who answers with a code.
+    pub async fn verify(&mut self, phone: &str, code: &str) -> Answer {
+        self.answer(&verify_event(phone, code)).await
     }
 
     /// Waits for the process to end by itself.

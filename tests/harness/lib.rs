@@ -41,7 +41,10 @@ pub use phones::{fresh_phone, messages_to};
 pub use provider::{Behaviour, Provider};
 pub use proxy::{Fault, Proxy};
 pub use redis_server::RedisServer;
-pub use service::{Service, Tokens, event, event_from, local_settings, settings, wrong};
+pub use service::{
+    Service, Tokens, event, event_from, local_settings, settings, sign_up_event, verify_event,
+    wrong,
+};
 pub use tls::{Authority, TlsProxy};
 pub use web::serve;
 

@@ -110,6 +110,18 @@ pub fn event(method: &str, path: &str, body: &str) -> Value {
     })
 }
 
+/// Somebody signs up.
+pub fn sign_up_event(phone: &str) -> Value {
+    let body = json!({"name": "Ada", "phone_number": phone});
+    event("POST", "/signup", &body.to_string())
+}
+
+/// Somebody answers with a code.
+pub fn verify_event(phone: &str, code: &str) -> Value {
+    let body = json!({"otp": code, "phone_number": phone});
+    event("POST", "/verify", &body.to_string())
+}
+
 /// A POST from a client at this address, who claims another one in a header.
 pub fn event_from(address: &str, path: &str, body: &str) -> Value {
     let mut event = event("POST", path, body);

@@ -183,16 +183,7 @@ async fn verify_of_a_phone_that_was_registered_meanwhile_is_409() {
     let service = Service::start().await;
     let phone = fresh_phone();
     let code = service.code_for(&phone).await;
-    service
-        .database
-        .connect()
-        .await
-        .execute(
-            "INSERT INTO users (name, phone_number) VALUES ('Eve', $1)",
-            &[&phone],
-        )
-        .await
-        .unwrap();
+    service.database.insert_user(&phone).await;
     assert_eq!(service.verify(&phone, &code).await.failure(), USER_EXISTS);
     assert_eq!(service.database.count_users().await, 1);
 }

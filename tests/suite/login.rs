@@ -27,12 +27,6 @@ fn seen(answer: &Answer) -> Value {
     json!([answer.status, answer.headers, body, answer.length])
 }
 
-async fn insert_user(service: &Service, phone: &str) {
-    let insert = "INSERT INTO users (name, phone_number) VALUES ('Eve', $1)";
-    let client = service.database.connect().await;
-    client.execute(insert, &[&phone]).await.unwrap();
-}
-
 async fn delete_user(service: &Service, phone: &str) {
     let delete = "DELETE FROM users WHERE phone_number = $1";
     let client = service.database.connect().await;
@@ -177,8 +171,8 @@ async fn login_answers_known_unknown_and_unsendable_numbers_alike() {
     let (known, unknown) = (fresh_phone(), fresh_phone());
     service.register(&known).await;
     // A registered number to which no code is sent any more.
-    insert_user(&service, "+441212345678").await;
-    insert_user(&service, PREMIUM).await;
+    service.database.insert_user("+441212345678").await;
+    service.database.insert_user(PREMIUM).await;
     let nobodys = "+14151552671";
 
     let expected = seen(&service.log_in(&known).await);
@@ -198,7 +192,7 @@ async fn verify_after_a_login_answers_known_unknown_and_unsendable_numbers_alike
     ] {
         let mut service = Service::start_with(&settings).await;
         let (known, unknown) = (fresh_phone(), fresh_phone());
-        insert_user(&service, &known).await;
+        service.database.insert_user(&known).await;
         let mut shown = Vec::new();
         for phone in [&known, &unknown, PREMIUM] {
             service.set_clock_offset(0);
@@ -257,7 +251,7 @@ async fn a_login_takes_from_every_limit_whoever_is_asked_about() {
     for (phone, is_known) in [(fresh_phone(), true), (fresh_phone(), false)] {
         let service = Service::start_with(&settings).await;
         if is_known {
-            insert_user(&service, &phone).await;
+            service.database.insert_user(&phone).await;
         }
         assert_eq!(service.log_in(&phone).await.status, 200);
         let keys: Vec<String> = service.redis_server.run(&["KEYS", "*limit*"]).await;
@@ -286,7 +280,7 @@ async fn a_decoy_is_no_message_to_the_watch() {
     assert_eq!(service.log_in(&phone).await.status, 200);
     let keys: Vec<String> = service.redis_server.run(&["KEYS", "*conversion*"]).await;
     assert!(keys.is_empty(), "{keys:?}");
-    insert_user(&service, &phone).await;
+    service.database.insert_user(&phone).await;
     assert_eq!(service.log_in(&phone).await.status, 200);
     let keys: Vec<String> = service.redis_server.run(&["KEYS", "*conversion*"]).await;
     assert_eq!(keys.len(), 2, "{keys:?}");
@@ -301,7 +295,7 @@ async fn a_login_is_refused_in_a_range_that_is_stopped_whoever_is_asked_about() 
         let answer = service.sign_up("Ada", &neighbour(&known, last)).await;
         assert_eq!(answer.status, 200);
     }
-    insert_user(&service, &known).await;
+    service.database.insert_user(&known).await;
     service.set_clock_offset(700_000);
     assert_limited(&service.log_in(&known).await);
     assert_limited(&service.log_in(&neighbour(&known, 500)).await);
@@ -311,7 +305,7 @@ async fn a_login_is_refused_in_a_range_that_is_stopped_whoever_is_asked_about() 
 async fn a_store_that_is_down_is_503_whoever_is_asked_about() {
     let service = Service::start().await;
     let (known, unknown) = (fresh_phone(), fresh_phone());
-    insert_user(&service, &known).await;
+    service.database.insert_user(&known).await;
     let unavailable = (503, "Failed to store user data", "unavailable");
     for store in [&service.postgres, &service.redis] {
         store.cut().await;
@@ -331,7 +325,7 @@ async fn a_warm_login_is_one_round_trip_to_each_store_whoever_is_asked_about() {
     let on = ["LIMIT_PHONE", "LIMIT_ADDRESS", "LIMIT_RANGE", "LIMIT_TOTAL"];
     let service = Service::start_with(&on.map(|name| (name, ""))).await;
     let (known, unknown) = (fresh_phone(), fresh_phone());
-    insert_user(&service, &known).await;
+    service.database.insert_user(&known).await;
     // Redis gets to know the scripts.
     assert_eq!(service.log_in(&fresh_phone()).await.status, 200);
     assert_eq!(service.verify(&fresh_phone(), "123456").await.status, 401);
@@ -355,7 +349,7 @@ async fn no_login_is_answered_before_its_time() {
     let settings = [("LOGIN_MIN_MS", "700"), ("LIMIT_PHONE", "1/1h"), LOGIN_MODE];
     let service = Service::start_with(&settings).await;
     let (known, unknown, new) = (fresh_phone(), fresh_phone(), fresh_phone());
-    insert_user(&service, &known).await;
+    service.database.insert_user(&known).await;
     let least = Duration::from_millis(700);
     for phone in [&known, &unknown, PREMIUM] {
         let begun = Instant::now();
@@ -402,7 +396,7 @@ async fn a_stranger_who_signs_up_does_not_void_the_code_with_which_the_owner_log
     for mode in ["conflict", "login"] {
         let service = Service::start_with(&[("REGISTERED_PHONE", mode)]).await;
         let phone = fresh_phone();
-        insert_user(&service, &phone).await;
+        service.database.insert_user(&phone).await;
         let code = service.login_code_for(&phone).await;
         let status = service.sign_up_from("198.51.100.1", &phone).await.status;
         assert_eq!(status, if mode == "login" { 200 } else { 409 });
@@ -416,7 +410,7 @@ async fn a_stranger_who_signs_up_does_not_void_the_code_with_which_the_owner_log
 async fn a_stranger_who_asks_in_vain_does_not_void_a_login_code() {
     let service = Service::start_with(&[("LIMIT_PHONE", "1/30s")]).await;
     let phone = fresh_phone();
-    insert_user(&service, &phone).await;
+    service.database.insert_user(&phone).await;
     let code = service.login_code_for(&phone).await;
     assert_limited(&service.log_in_from("198.51.100.1", &phone).await);
     assert_eq!(service.verify(&phone, &code).await.status, 200);
@@ -426,7 +420,7 @@ async fn a_stranger_who_asks_in_vain_does_not_void_a_login_code() {
 async fn a_wrong_code_counts_for_all_that_it_could_have_been_for() {
     let service = Service::start_with(&[LOGIN_MODE, ("OTP_MAX_ATTEMPTS", "2")]).await;
     let phone = fresh_phone();
-    insert_user(&service, &phone).await;
+    service.database.insert_user(&phone).await;
     let signup_code = service.code_for(&phone).await;
     let login_code = service.login_code_for(&phone).await;
     let mut other = wrong(&login_code);
@@ -450,7 +444,7 @@ async fn a_wrong_code_counts_for_all_that_it_could_have_been_for() {
 async fn where_registered_numbers_log_in_a_signup_tells_nobody_that_they_are_registered() {
     let service = Service::start_with(&[LOGIN_MODE]).await;
     let (known, new) = (fresh_phone(), fresh_phone());
-    insert_user(&service, &known).await;
+    service.database.insert_user(&known).await;
     let mut shown = Vec::new();
     for phone in [&known, &new] {
         let first = service.sign_up("Ada", phone).await;
@@ -489,7 +483,7 @@ async fn a_number_registered_between_asking_and_verifying_is_refused_or_logged_i
         let service = Service::start_with(&[("REGISTERED_PHONE", mode)]).await;
         let phone = fresh_phone();
         let code = service.code_for(&phone).await;
-        insert_user(&service, &phone).await;
+        service.database.insert_user(&phone).await;
         let answer = service.verify(&phone, &code).await;
         assert_eq!(answer.text("code"), expected);
         if mode == "login" {
@@ -539,7 +533,7 @@ async fn a_number_registered_while_it_is_verified_is_logged_in() {
 async fn a_signup_of_a_registered_number_whose_user_was_deleted_registers() {
     let service = Service::start_with(&[LOGIN_MODE]).await;
     let phone = fresh_phone();
-    insert_user(&service, &phone).await;
+    service.database.insert_user(&phone).await;
     let code = service.code_for(&phone).await;
     delete_user(&service, &phone).await;
     let answer = service.verify(&phone, &code).await;
@@ -575,12 +569,6 @@ impl Deployed {
             redis,
             signup,
         }
-    }
-
-    async fn insert_user(&self, phone: &str) {
-        let insert = "INSERT INTO users (name, phone_number) VALUES ('Eve', $1)";
-        let client = self.database.connect().await;
-        client.execute(insert, &[&phone]).await.unwrap();
     }
 
     async fn post(&mut self, path: &str, phone: &str) -> Answer {
@@ -632,12 +620,12 @@ async fn whatever_the_provider_says_a_login_is_answered_alike_and_keeps_what_it_
         ];
         let mut deployed = Deployed::new(&provider, &own).await;
         let (known, new) = (fresh_phone(), fresh_phone());
-        deployed.insert_user(&known).await;
+        deployed.database.insert_user(&known).await;
         let mut requests = vec![("/login", &known)];
         if mode == "login" {
             // There a registered number and a new one are not told apart by a failure either.
             let other = fresh_phone();
-            deployed.insert_user(&other).await;
+            deployed.database.insert_user(&other).await;
             for phone in [&other, &new] {
                 let answer = deployed.post("/signup", phone).await;
                 assert_eq!(seen(&answer), expected, "{behaviour:?}");
@@ -684,7 +672,7 @@ async fn known_and_unknown_numbers_take_the_same_time() {
         for i in [round % 2, (round + 1) % 2] {
             let phone = fresh_phone();
             let registered = if i == KNOWN { &phone } else { &fresh_phone() };
-            deployed.insert_user(registered).await;
+            deployed.database.insert_user(registered).await;
             let begun = Instant::now();
             assert_eq!(deployed.post("/login", &phone).await.status, 200);
             assert!(begun.elapsed() >= Duration::from_millis(600));

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use tests::{
-    Answer, Behaviour, Database, Function, PEPPER, Provider, RedisServer, Secrets, Tokens, event,
+    Behaviour, Database, Function, PEPPER, Provider, RedisServer, Secrets, Tokens, event,
     fresh_phone, signing_key, wrong,
 };
 
@@ -49,16 +49,6 @@ impl Deployed {
         let message = form.split_once("&Message=").unwrap().1;
         message[..6].to_owned()
     }
-}
-
-async fn sign_up(signup: &mut Function, phone: &str) -> Answer {
-    let body = json!({"name": "Ada", "phone_number": phone}).to_string();
-    signup.answer(&event("POST", "/signup", &body)).await
-}
-
-async fn verify(verify: &mut Function, phone: &str, code: &str) -> Answer {
-    let body = json!({"otp": code, "phone_number": phone}).to_string();
-    verify.answer(&event("POST", "/verify", &body)).await
 }
 
 /// The line about the last answer.
@@ -115,7 +105,7 @@ async fn an_answer_is_one_line_that_says_what_happened_and_how_long_it_took() {
     let deployed = Deployed::new().await;
     let mut signup = deployed.start("signup", &[]).await;
     let phone = fresh_phone();
-    assert_eq!(sign_up(&mut signup, &phone).await.status, 200);
+    assert_eq!(signup.sign_up(&phone).await.status, 200);
     assert_eq!(signup.answer_lines().len(), 1);
     let line = last(&signup);
     for (member, value) in [
@@ -176,9 +166,9 @@ async fn every_kind_of_answer_has_its_line() {
     assert_eq!(line["outcome"], "invalid_payload");
     assert_eq!(line["phone"], Value::Null);
 
-    sign_up(&mut signup, &phone).await;
+    signup.sign_up(&phone).await;
     let code = deployed.code();
-    assert_eq!(sign_up(&mut signup, &phone).await.status, 429);
+    assert_eq!(signup.sign_up(&phone).await.status, 429);
     let line = last(&signup);
     assert_eq!(line["outcome"], "rate_limited");
     assert_eq!(
@@ -191,12 +181,9 @@ async fn every_kind_of_answer_has_its_line() {
         vec![vec!["function"], vec!["function", "kind"]]
     )));
 
-    assert_eq!(
-        verify(&mut verify_, &phone, &wrong(&code)).await.status,
-        401
-    );
+    assert_eq!(verify_.verify(&phone, &wrong(&code)).await.status, 401);
     assert_eq!(last(&verify_)["outcome"], "otp_mismatch");
-    assert_eq!(verify(&mut verify_, &phone, &code).await.status, 429);
+    assert_eq!(verify_.verify(&phone, &code).await.status, 429);
     let line = last(&verify_);
     assert_eq!(line["outcome"], "too_many_attempts");
     assert_eq!(line["kind"], "attempts");
@@ -209,11 +196,11 @@ async fn a_challenge_counts_as_verified_once_however_often_its_code_comes() {
     let mut signup = deployed.start("signup", &[]).await;
     let mut verify_ = deployed.start("verify", &[]).await;
     let phone = fresh_phone();
-    sign_up(&mut signup, &phone).await;
+    signup.sign_up(&phone).await;
     let code = deployed.code();
     let mut counted = Vec::new();
     for outcome in ["registered", "otp_expired", "otp_expired"] {
-        verify(&mut verify_, &phone, &code).await;
+        verify_.verify(&phone, &code).await;
         let line = last(&verify_);
         assert_eq!(line["outcome"], outcome);
         counted.push(line["codes_verified"].clone());
@@ -229,7 +216,7 @@ async fn a_challenge_counts_as_verified_once_however_often_its_code_comes() {
 async fn what_the_provider_did_not_say_is_counted_and_is_a_code_sent() {
     let deployed = Deployed::behind(Behaviour::BreakOff).await;
     let mut signup = deployed.start("signup", &[]).await;
-    assert_eq!(sign_up(&mut signup, &fresh_phone()).await.status, 200);
+    assert_eq!(signup.sign_up(&fresh_phone()).await.status, 200);
     let line = last(&signup);
     assert_eq!(
         (&line["unknown_sends"], &line["codes_sent"]),
@@ -242,7 +229,7 @@ async fn a_fault_is_an_error_with_its_whole_cause_and_counts_nothing_as_sent() {
     let mut deployed = Deployed::behind(Behaviour::Refuse(400, "Throttling")).await;
     // However little else is wanted in the log, this line is, with its metrics.
     let mut signup = deployed.start("signup", &[("RUST_LOG", "off")]).await;
-    assert_eq!(sign_up(&mut signup, &fresh_phone()).await.status, 502);
+    assert_eq!(signup.sign_up(&fresh_phone()).await.status, 502);
     let line = last(&signup);
     assert_eq!(line["level"], "ERROR");
     assert_eq!(line["outcome"], "sms_failed");
@@ -251,7 +238,7 @@ async fn a_fault_is_an_error_with_its_whole_cause_and_counts_nothing_as_sent() {
     assert_eq!(line["cause"], cause);
 
     deployed.redis.stop().await;
-    assert_eq!(sign_up(&mut signup, &fresh_phone()).await.status, 503);
+    assert_eq!(signup.sign_up(&fresh_phone()).await.status, 503);
     let line = last(&signup);
     assert_eq!(
         (&line["level"], &line["status"]),
@@ -282,7 +269,7 @@ async fn low_conversion_is_counted_by_country_for_range_and_country() {
         let key = format!("{{otp}}:conversion:{of}");
         deployed.redis.run::<()>(&["HSET", &key, &field, "1"]).await;
     }
-    assert_eq!(sign_up(&mut signup, &phone).await.status, 200);
+    assert_eq!(signup.sign_up(&phone).await.status, 200);
     let line = last(&signup);
     assert_eq!(line["low_range_conversions"], 1, "{line}");
     assert_eq!(line["low_country_conversions"], 1, "{line}");
@@ -296,7 +283,7 @@ async fn low_conversion_is_counted_by_country_for_range_and_country() {
 async fn every_line_of_a_request_holds_its_id_at_every_level_of_the_log() {
     let deployed = Deployed::behind(Behaviour::BreakOff).await;
     let mut signup = deployed.start("signup", &[("RUST_LOG", "error")]).await;
-    sign_up(&mut signup, &fresh_phone()).await;
+    signup.sign_up(&fresh_phone()).await;
     let lines = signup.log();
     assert_eq!(lines.len(), 2, "{lines:#?}");
     let ids: Vec<Value> = lines
@@ -314,11 +301,11 @@ async fn whatever_is_asked_of_the_log_it_shows_no_code_no_number_and_no_pepper()
     let mut signup = deployed.start("signup", &trace).await;
     let mut verify_ = deployed.start("verify", &trace).await;
     let phone = fresh_phone();
-    let sent = sign_up(&mut signup, &phone).await;
+    let sent = signup.sign_up(&phone).await;
     let code = deployed.code();
-    let refused = verify(&mut verify_, &phone, &wrong(&code)).await;
-    let registered = verify(&mut verify_, &phone, &code).await;
-    let known = sign_up(&mut signup, &phone).await;
+    let refused = verify_.verify(&phone, &wrong(&code)).await;
+    let registered = verify_.verify(&phone, &code).await;
+    let known = signup.sign_up(&phone).await;
     for (answer, status) in [
         (&sent, 200),
         (&refused, 401),
@@ -347,8 +334,8 @@ async fn a_session_has_its_lines_too_and_none_shows_a_token_or_the_key() {
     let mut verify_ = deployed.start("verify", &trace).await;
     let mut session = deployed.start("session", &trace).await;
     let phone = fresh_phone();
-    sign_up(&mut signup, &phone).await;
-    let verified = verify(&mut verify_, &phone, &deployed.code()).await;
+    signup.sign_up(&phone).await;
+    let verified = verify_.verify(&phone, &deployed.code()).await;
     let tokens = Tokens::of(&verified);
 
     let mut me = event("GET", "/me", "");

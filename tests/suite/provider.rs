@@ -3,9 +3,7 @@
 //! process's environment.
 
 use serde_json::json;
-use tests::{
-    Answer, Behaviour, Database, Function, PEPPER, Provider, RedisServer, event, fresh_phone,
-};
+use tests::{Behaviour, Database, Function, PEPPER, Provider, RedisServer, event, fresh_phone};
 
 struct Deployed {
     database: Database,
@@ -42,11 +40,6 @@ impl Deployed {
     }
 }
 
-async fn sign_up(function: &mut Function, phone: &str) -> Answer {
-    let body = json!({"name": "Ada", "phone_number": phone}).to_string();
-    function.answer(&event("POST", "/signup", &body)).await
-}
-
 fn assert_log_hides(function: &Function, phone: &str) {
     for line in function.log() {
         assert!(!line.contains(&phone[1..]), "{line}");
@@ -71,7 +64,7 @@ async fn a_provider_that_refuses_is_502_and_takes_the_challenge_back() {
         let provider = Provider::start(behaviour).await;
         let mut signup = deployed.signup(&provider.url(), &[]).await;
         let phone = fresh_phone();
-        let answer = sign_up(&mut signup, &phone).await;
+        let answer = signup.sign_up(&phone).await;
         let failed = (502, "Failed to send OTP", "sms_failed");
         assert_eq!(answer.failure(), failed, "{behaviour:?}");
         assert_eq!(provider.requests().len(), 1, "{behaviour:?}");
@@ -92,7 +85,7 @@ async fn a_provider_that_cannot_be_reached_is_502_and_takes_the_challenge_back()
     drop(listener);
     let mut signup = deployed.signup(&closed, &[]).await;
     let phone = fresh_phone();
-    let answer = sign_up(&mut signup, &phone).await;
+    let answer = signup.sign_up(&phone).await;
     assert_eq!(answer.failure(), (502, "Failed to send OTP", "sms_failed"));
     assert_eq!(deployed.challenge(&phone).await, None);
 }
@@ -108,7 +101,7 @@ async fn without_credentials_nothing_leaves_and_the_answer_is_502() {
     ];
     let mut signup = deployed.signup(&provider.url(), &own).await;
     let phone = fresh_phone();
-    let answer = sign_up(&mut signup, &phone).await;
+    let answer = signup.sign_up(&phone).await;
     assert_eq!(answer.failure(), (502, "Failed to send OTP", "sms_failed"));
     assert!(provider.requests().is_empty());
     assert_eq!(deployed.challenge(&phone).await, None);
@@ -122,7 +115,7 @@ async fn no_connection_to_the_provider_is_kept_between_messages() {
     let provider = Provider::start(Behaviour::Accept).await;
     let mut signup = deployed.signup(&provider.url(), &[]).await;
     for sent in 1..=3 {
-        assert_eq!(sign_up(&mut signup, &fresh_phone()).await.status, 200);
+        assert_eq!(signup.sign_up(&fresh_phone()).await.status, 200);
         assert_eq!(provider.connections(), sent);
     }
 }
@@ -136,7 +129,7 @@ async fn an_unknown_outcome_is_200_sent_once_and_logged_as_an_error() {
         let own = [("SMS_TIMEOUT_MS", "2000")];
         let mut signup = deployed.signup(&provider.url(), &own).await;
         let phone = fresh_phone();
-        let answer = sign_up(&mut signup, &phone).await;
+        let answer = signup.sign_up(&phone).await;
         assert_eq!(answer.status, 200, "{behaviour:?}");
         assert_eq!(provider.requests().len(), 1, "{behaviour:?}");
         assert_eq!(
@@ -156,9 +149,9 @@ async fn a_refused_resend_leaves_the_code_that_arrived_valid() {
     let refusing = Provider::start(Behaviour::Refuse(400, "Throttling")).await;
     let phone = fresh_phone();
     let mut first = deployed.signup(&accepting.url(), &[]).await;
-    let sent = sign_up(&mut first, &phone).await;
+    let sent = first.sign_up(&phone).await;
     let mut second = deployed.signup(&refusing.url(), &[]).await;
-    assert_eq!(sign_up(&mut second, &phone).await.status, 502);
+    assert_eq!(second.sign_up(&phone).await.status, 502);
     assert_eq!(
         deployed.challenge(&phone).await,
         Some(sent.text("challenge_id").to_owned())

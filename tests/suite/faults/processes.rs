@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tests::{
-    Answer, Behaviour, Database, Fault, Function, PEPPER, Provider, Proxy, RedisServer, Sandbox,
-    event, fresh_phone, until,
+    Behaviour, Database, Fault, Function, PEPPER, Provider, Proxy, RedisServer, Sandbox,
+    fresh_phone, sign_up_event, until, verify_event,
 };
 
 use super::rows;
@@ -75,9 +75,9 @@ impl Deployed {
         settings.extend(own);
         let mut function = Function::start_in(sandbox, name, settings).await;
         let (warmed, expected) = if name == "signup" {
-            (sign_up(&mut function, &fresh_phone()).await, 200)
+            (function.sign_up(&fresh_phone()).await, 200)
         } else {
-            (verify(&mut function, &fresh_phone(), "000000").await, 401)
+            (function.verify(&fresh_phone(), "000000").await, 401)
         };
         assert_eq!(warmed.status, expected, "{warmed:?}");
         function
@@ -108,27 +108,9 @@ impl Deployed {
 
     async fn code_for(&self, phone: &str) -> String {
         let mut signup = self.start("signup").await;
-        assert_eq!(sign_up(&mut signup, phone).await.status, 200);
+        assert_eq!(signup.sign_up(phone).await.status, 200);
         self.provider.messages_to(phone)[0][..6].to_owned()
     }
-}
-
-fn sign_up_event(phone: &str) -> Value {
-    let body = json!({"name": "Ada", "phone_number": phone});
-    event("POST", "/signup", &body.to_string())
-}
-
-fn verify_event(phone: &str, code: &str) -> Value {
-    let body = json!({"otp": code, "phone_number": phone});
-    event("POST", "/verify", &body.to_string())
-}
-
-async fn sign_up(function: &mut Function, phone: &str) -> Answer {
-    function.answer(&sign_up_event(phone)).await
-}
-
-async fn verify(function: &mut Function, phone: &str, code: &str) -> Answer {
-    function.answer(&verify_event(phone, code)).await
 }
 
 #[tokio::test]
@@ -142,7 +124,7 @@ async fn killed_at_any_step_of_a_signup_no_second_message_is_sent_within_the_coo
         signup.kill().await;
 
         let mut next = deployed.start("signup").await;
-        let answer = sign_up(&mut next, &phone).await;
+        let answer = next.sign_up(&phone).await;
         let was_issued = !matches!(step, Step::Postgres(_) | Step::Redis(Fault::LoseRequest));
         let (status, messages) = match (was_issued, step) {
             (false, _) => (200, 1),
@@ -167,12 +149,12 @@ async fn killed_at_any_step_of_a_verification_at_most_one_user_is_registered() {
         function.kill().await;
 
         let mut next = deployed.start("verify").await;
-        let answer = verify(&mut next, &phone, &code).await;
+        let answer = next.verify(&phone, &code).await;
         let was_committed = matches!(step, Step::Postgres(Fault::LoseAnswer));
         let status = if was_committed { 401 } else { 200 };
         assert_eq!(answer.status, status, "{step:?}: {answer:?}");
         assert_eq!(rows(&deployed.database, &phone).await, 1, "{step:?}");
-        assert_eq!(verify(&mut next, &phone, &code).await.status, 401);
+        assert_eq!(next.verify(&phone, &code).await.status, 401);
     }
 }
 
@@ -194,15 +176,15 @@ async fn frozen_for_longer_than_its_timeouts_a_function_replaces_its_dead_connec
     deployed.redis.lose_connections();
     // Five times the timeout is idle for long: this is about time that has passed.
     tokio::time::sleep(Duration::from_millis(5100)).await;
-    assert_eq!(sign_up(&mut signup, &fresh_phone()).await.status, 200);
-    assert_eq!(verify(&mut verifier, &phone, &code).await.status, 200);
+    assert_eq!(signup.sign_up(&fresh_phone()).await.status, 200);
+    assert_eq!(verifier.verify(&phone, &code).await.status, 200);
 
     // And once more, this time closed, which a frozen process does not hear either.
     tokio::join!(signup.frozen(), verifier.frozen());
     deployed.postgres.drop_connections().await;
     deployed.redis.drop_connections().await;
-    assert_eq!(sign_up(&mut signup, &fresh_phone()).await.status, 200);
-    let answer = verify(&mut verifier, &phone, &code).await;
+    assert_eq!(signup.sign_up(&fresh_phone()).await.status, 200);
+    let answer = verifier.verify(&phone, &code).await;
     assert_eq!(answer.text("code"), "otp_expired");
 }
 
@@ -235,7 +217,7 @@ async fn frozen_in_the_middle_of_a_request_it_answers_when_thawed_and_serves_the
         assert_eq!(sent, usize::from(answer.status == 200), "{step:?}");
 
         let phone = fresh_phone();
-        assert_eq!(sign_up(&mut signup, &phone).await.status, 200, "{step:?}");
+        assert_eq!(signup.sign_up(&phone).await.status, 200, "{step:?}");
         let code = deployed.provider.messages_to(&phone)[0][..6].to_owned();
         if matches!(step, Step::Provider) {
             continue;
@@ -247,7 +229,7 @@ async fn frozen_in_the_middle_of_a_request_it_answers_when_thawed_and_serves_the
         assert!([200, 503].contains(&answer.status), "{step:?}: {answer:?}");
         let registered = rows(&deployed.database, &phone).await;
         assert!(answer.status != 200 || registered == 1, "{step:?}");
-        let again = verify(&mut verifier, &phone, &code).await;
+        let again = verifier.verify(&phone, &code).await;
         let expected = if registered == 1 { 401 } else { 200 };
         assert_eq!(again.status, expected, "{step:?}: {again:?}");
         assert_eq!(rows(&deployed.database, &phone).await, 1, "{step:?}");
@@ -268,7 +250,7 @@ async fn a_process_answers_before_lambda_cuts_it_off() {
     ];
     let mut verifier = deployed.start_in(sandbox, "verify", &own).await;
     deployed.redis.lose_connections();
-    let answer = verify(&mut verifier, &fresh_phone(), "123456").await;
+    let answer = verifier.verify(&fresh_phone(), "123456").await;
     assert_unavailable(&answer, "Failed to register user");
 }
 
