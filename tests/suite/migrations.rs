@@ -73,7 +73,6 @@ async fn a_user_with_the_grants_of_the_readme_serves_every_route() {
     let request = from_str(&me.to_string()).unwrap();
     assert_eq!(service.session.handle(request).await.status(), 200);
 
-    drop(service);
     let end = format!("DROP OWNED BY {role}; DROP ROLE {role}");
     admin.batch_execute(&end).await.unwrap();
 }
