@@ -139,8 +139,8 @@ pub struct Deadlines {
 }
 
 impl Deadlines {
-    /// Reads `STORE_TIMEOUT_MS` (default 2000) and `REQUEST_TIMEOUT_MS` (default 8000). A request
-    /// calls at least two stores, one after the other.
+    /// Reads `STORE_TIMEOUT_MS` (default 2000) and `REQUEST_TIMEOUT_MS` (default 8000). A request that
+    /// is about a code calls two stores, one after the other.
     pub fn from_env(env: &Env) -> Result<Self, Error> {
         const NAME: &str = "STORE_TIMEOUT_MS";
         let request = env.milliseconds("REQUEST_TIMEOUT_MS", 8000)?;
