@@ -73,10 +73,11 @@ impl Env {
         self.text(name).ok_or(Error::Missing(name))
     }
 
-    /// `true` or `false`; `false` when not set.
-    pub fn flag(&self, name: &'static str) -> Result<bool, Error> {
+    /// `true` or `false`, or `default` when not set.
+    pub fn flag(&self, name: &'static str, default: bool) -> Result<bool, Error> {
         match self.text(name) {
-            None | Some("false") => Ok(false),
+            None => Ok(default),
+            Some("false") => Ok(false),
             Some("true") => Ok(true),
             Some(_) => Err(Error::invalid(name, "must be true or false")),
         }
@@ -170,17 +171,6 @@ impl Deadlines {
         }
         Ok(sms)
     }
-
-    /// Reads `LOGIN_MIN_MS` (default 1000, 0 for none): the time before which no answer tells that a
-    /// code was sent to a number that may be registered.
-    pub fn login_min(self, env: &Env) -> Result<Duration, Error> {
-        const NAME: &str = "LOGIN_MIN_MS";
-        let min = Duration::from_millis(env.number(NAME, 1000, 0..=60_000)?);
-        if min >= self.request {
-            return Err(Error::invalid(NAME, "must be below REQUEST_TIMEOUT_MS"));
-        }
-        Ok(min)
-    }
 }
 
 #[cfg(test)]
@@ -216,22 +206,11 @@ mod tests {
             ("1", None),
         ] {
             let env = Env::from([("REQUIRE_CHALLENGE_ID", text)]);
-            assert_eq!(env.flag("REQUIRE_CHALLENGE_ID").ok(), flag, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn the_least_time_of_a_login_may_be_none_and_ends_before_the_request() {
-        let login_min = |text| {
-            let env = Env::from([("LOGIN_MIN_MS", text)]);
-            Deadlines::from_env(&env).unwrap().login_min(&env)
-        };
-        assert_eq!(login_min(""), Ok(Duration::from_secs(1)));
-        assert_eq!(login_min("0"), Ok(Duration::ZERO));
-        assert_eq!(login_min("7999"), Ok(Duration::from_millis(7999)));
-        for text in ["8000", "-1", "1s"] {
-            let error = login_min(text).unwrap_err().to_string();
-            assert!(error.starts_with("LOGIN_MIN_MS must be"), "{text}: {error}");
+            assert_eq!(
+                env.flag("REQUIRE_CHALLENGE_ID", false).ok(),
+                flag,
+                "{text:?}"
+            );
         }
     }
 

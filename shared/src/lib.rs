@@ -8,6 +8,7 @@ pub mod aws;
 pub mod challenge;
 pub mod config;
 pub mod connect;
+pub mod device;
 pub mod otp;
 pub mod phone;
 mod random;

@@ -2,6 +2,8 @@
 //!
 //! A code leaves this module only towards the message that carries it; stores see its digest.
 
+use base64::{Engine, prelude::BASE64_STANDARD};
+use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
 use rand::RngExt;
 use sha2::Sha256;
@@ -17,9 +19,12 @@ const PEPPER: &str = "OTP_PEPPER";
 /// A code of ASCII digits, leading zeros included. It has no `Debug` and no `Display`.
 pub struct OtpCode(String);
 
-/// How many digits a code has, 4 to 10.
+/// The lengths that codes may have: the shortest, and up to four digits more while somebody guesses.
 #[derive(Clone, Copy)]
-pub struct Length(u32);
+pub struct Lengths {
+    shortest: usize,
+    longest: usize,
+}
 
 /// The keys of the digests, newest first. New codes use the first, all of them are accepted, so
 /// that a pepper can be replaced while codes are pending. No `Debug`.
@@ -29,38 +34,61 @@ pub struct Peppers {
     older: Vec<Hmac<Sha256>>,
 }
 
-/// HMAC-SHA256(pepper, E.164 ‖ 0 ‖ code): what is stored in place of a code. The number is in it so
+/// HMAC-SHA256(pepper, E.164 ‖ 0 ‖ code) in base64: stored in place of a code. The number is in it so
 /// that a digest copied to another number's challenge is worth nothing.
-pub type Digest = [u8; 32];
+pub type Digest = String;
 
-/// What is stored in place of a digest where no code shall be right: random, like a digest to
-/// everyone without the pepper, and the digest of nothing.
-pub fn digest_of_no_code() -> Digest {
-    random::generator().random()
-}
+impl Lengths {
+    /// How many digits more a code has than the next shorter one.
+    const STEP: usize = 2;
+    /// How many lengths there are at most.
+    const STEPS: usize = 3;
 
-impl Length {
-    /// Reads `OTP_LENGTH` (default 6, the least that NIST SP 800-63B §5.1.3.2 asks for).
+    /// Reads `OTP_LENGTH` (default 6, the least that NIST SP 800-63B §5.1.3.2 asks for; 4 to 10) and
+    /// `OTP_MAX_LENGTH` (default 10, at least `OTP_LENGTH`).
     pub fn from_env(env: &Env) -> Result<Self, config::Error> {
-        let digits = env.number("OTP_LENGTH", 6, 4..=10)?;
-        if digits < 6 {
+        let shortest = env.number("OTP_LENGTH", 6, 4..=10)?;
+        if shortest < 6 {
             tracing::warn!("OTP_LENGTH is below the 6 digits of NIST SP 800-63B");
         }
-        Ok(Self(digits))
+        let longest: usize = env.number("OTP_MAX_LENGTH", 10, shortest..=10)?;
+        Ok(Self {
+            shortest,
+            longest: longest.min(shortest + Self::STEP * (Self::STEPS - 1)),
+        })
+    }
+
+    /// Every length, shortest first.
+    pub fn all(self) -> impl Iterator<Item = usize> {
+        let steps = (self.longest - self.shortest).div_ceil(Self::STEP);
+        (0..=steps).map(move |step| (self.shortest + step * Self::STEP).min(self.longest))
+    }
+
+    /// The odds of a guess at a code of this length, as a part of those at the shortest.
+    pub fn odds(self, length: usize) -> f64 {
+        (0..length.saturating_sub(self.shortest)).fold(1.0, |odds, _| odds / 10.0)
     }
 }
 
 impl OtpCode {
-    /// A new code from the operating system's generator, every value equally likely.
-    pub fn generate(length: Length) -> Self {
-        let number: u64 = random::generator().random_range(0..10u64.pow(length.0));
-        Self(format!("{number:0width$}", width = length.0 as usize))
+    /// A new code of the longest length from the operating system's generator, every value equally
+    /// likely. So is every value of each of its prefixes.
+    pub fn generate(lengths: Lengths) -> Self {
+        let width = lengths.longest;
+        let number: u64 = random::generator().random_range(0..(0..width).fold(1, |n, _| n * 10));
+        Self(format!("{number:0width$}"))
     }
 
-    /// The code that a person sent, `None` if it does not have the shape of one.
-    pub fn parse(text: &str, length: Length) -> Option<Self> {
-        let has_the_shape =
-            text.len() == length.0 as usize && text.bytes().all(|byte| byte.is_ascii_digit());
+    /// The code's first digits.
+    #[must_use]
+    pub fn prefix(&self, length: usize) -> Self {
+        Self(self.0.chars().take(length).collect())
+    }
+
+    /// The code that a person submitted, `None` if it does not have the shape of one.
+    pub fn parse(text: &str, lengths: Lengths) -> Option<Self> {
+        let has_the_shape = lengths.all().any(|length| length == text.len())
+            && text.bytes().all(|byte| byte.is_ascii_digit());
         has_the_shape.then(|| Self(text.to_owned()))
     }
 
@@ -106,6 +134,20 @@ pub(crate) fn peppers(env: &Env) -> Result<Vec<&str>, config::Error> {
     }
 }
 
+/// HMAC keys for another use than the digests of codes, one for every pepper, newest first. HKDF
+/// (RFC 5869) makes them, so that values of different uses tell nothing about each other.
+pub(crate) fn derived_keys(env: &Env, info: &[u8]) -> Result<Vec<Hmac<Sha256>>, config::Error> {
+    let key = |pepper: &str| {
+        let mut key = [0; 32];
+        Hkdf::<Sha256>::new(None, pepper.as_bytes())
+            .expand(info, &mut key)
+            .ok()?;
+        Hmac::new_from_slice(&key).ok()
+    };
+    // Neither can fail: 32 bytes are a length that HKDF gives and HMAC takes.
+    Ok(peppers(env)?.into_iter().filter_map(key).collect())
+}
+
 fn malformed_pepper() -> config::Error {
     config::Error::invalid(
         PEPPER,
@@ -118,7 +160,7 @@ fn digest(pepper: &Hmac<Sha256>, phone: &PhoneNumber, code: &OtpCode) -> Digest 
     mac.update(phone.as_e164().as_bytes());
     mac.update(&[0]);
     mac.update(code.expose().as_bytes());
-    mac.finalize().into_bytes().into()
+    BASE64_STANDARD.encode(mac.finalize().into_bytes())
 }
 
 #[cfg(test)]
@@ -126,7 +168,10 @@ mod tests {
     use super::*;
     use crate::phone::Parser;
 
-    const SIX: Length = Length(6);
+    const LENGTHS: Lengths = Lengths {
+        shortest: 6,
+        longest: 10,
+    };
 
     fn phone(text: &str) -> PhoneNumber {
         Parser::from_env(&Env::from([]))
@@ -140,29 +185,34 @@ mod tests {
     }
 
     fn digests(pepper: &str, number: &str, code: &str) -> Vec<Digest> {
-        let code = OtpCode::parse(code, SIX).unwrap();
+        let code = OtpCode::parse(code, LENGTHS).unwrap();
         peppers(pepper)
             .unwrap()
             .digests(&phone(number), &code)
             .collect()
     }
 
-    /// A million codes, by value in a thousand bins and by digit at each place. The bound is the
-    /// statistic's mean plus ten standard deviations: chance exceeds one in two million runs.
+    /// A million codes of each length, by value in a thousand bins and by digit at each place. The bound
+    /// is the statistic's mean plus ten standard deviations: chance exceeds one in two million runs.
     #[test]
-    fn a_million_codes_are_uniform_in_value_and_in_every_digit() {
+    fn a_million_codes_of_each_length_are_uniform_in_value_and_in_every_digit() {
         const CODES: u32 = 1_000_000;
-        let mut values = vec![0u32; 1000];
-        let mut digits = vec![[0u32; 10]; 6];
+        let lengths: Vec<usize> = LENGTHS.all().collect();
+        let mut values = vec![vec![0u32; 1000]; lengths.len()];
+        let mut digits = vec![[0u32; 10]; 10];
         for _ in 0..CODES {
-            let code = OtpCode::generate(SIX);
-            let value: usize = code.expose().parse().unwrap();
-            values[value / 1000] += 1;
+            let code = OtpCode::generate(LENGTHS);
+            for (values, &length) in values.iter_mut().zip(&lengths) {
+                let value: usize = code.prefix(length).expose().parse().unwrap();
+                values[value / 10usize.pow(u32::try_from(length).unwrap() - 3)] += 1;
+            }
             for (place, digit) in code.expose().bytes().enumerate() {
                 digits[place][usize::from(digit - b'0')] += 1;
             }
         }
-        assert_uniform("values", &values);
+        for (values, length) in values.iter().zip(lengths) {
+            assert_uniform(&format!("values of {length} digits"), values);
+        }
         for (place, counts) in digits.iter().enumerate() {
             assert_uniform(&format!("digits at place {place}"), counts);
         }
@@ -184,19 +234,38 @@ mod tests {
         );
     }
 
+    fn lengths(shortest: &str, longest: &str) -> Result<Vec<usize>, config::Error> {
+        let env = Env::from([("OTP_LENGTH", shortest), ("OTP_MAX_LENGTH", longest)]);
+        Ok(Lengths::from_env(&env)?.all().collect())
+    }
+
     #[test]
-    fn a_code_has_the_length_asked_for() {
+    fn a_code_has_one_of_three_lengths_up_to_the_longest() {
+        assert_eq!(lengths("", ""), Ok(vec![6, 8, 10]));
+        assert_eq!(lengths("4", ""), Ok(vec![4, 6, 8]));
+        assert_eq!(lengths("6", "9"), Ok(vec![6, 8, 9]));
+        assert_eq!(lengths("6", "7"), Ok(vec![6, 7]));
+        assert_eq!(lengths("6", "6"), Ok(vec![6]));
+        assert!(lengths("6", "5").is_err() && lengths("6", "11").is_err());
         // So many that some begin with zeros.
-        for length in (4..=10).cycle().take(7000) {
-            let code = OtpCode::generate(Length(length));
-            assert_eq!(code.expose().len(), length as usize);
-            assert!(OtpCode::parse(code.expose(), Length(length)).is_some());
+        for _ in 0..1000 {
+            let code = OtpCode::generate(LENGTHS);
+            assert_eq!(code.expose().len(), 10);
+            assert!(OtpCode::parse(code.prefix(8).expose(), LENGTHS).is_some());
         }
     }
 
     #[test]
-    fn only_the_exact_number_of_ascii_digits_is_a_code() {
-        assert!(OtpCode::parse("012345", SIX).is_some());
+    fn two_digits_more_are_a_hundredth_of_the_odds() {
+        let odds = [6, 8, 10].map(|length| LENGTHS.odds(length));
+        for (odds, expected) in odds.into_iter().zip([1.0, 0.01, 0.0001]) {
+            assert!((odds / expected - 1.0).abs() < 1e-9, "{odds}");
+        }
+    }
+
+    #[test]
+    fn only_ascii_digits_of_a_length_that_codes_have_are_a_code() {
+        assert!(OtpCode::parse("012345", LENGTHS).is_some());
         for text in [
             "",
             "12345",
@@ -213,8 +282,10 @@ mod tests {
             "١٢٣٤٥٦",
             "１２３４５６",
             "12",
+            "123456789",
+            "12345678901",
         ] {
-            assert!(OtpCode::parse(text, SIX).is_none(), "{text:?}");
+            assert!(OtpCode::parse(text, LENGTHS).is_none(), "{text:?}");
         }
     }
 
@@ -228,12 +299,11 @@ mod tests {
         assert_ne!(digest, digests(&a, "+14155552671", "123457"));
     }
 
-    /// The first half of what Python's `hmac` computes.
+    /// Python's `hmac` computes the same.
     #[test]
     fn a_digest_is_hmac_sha256_over_number_zero_code() {
         let digest = digests(&"k".repeat(32), "+14155552671", "012345");
-        let expected = 0x4a32_26fc_64d5_2017_708e_aba0_2085_35a9_u128.to_be_bytes();
-        assert_eq!(digest[0][..16], expected);
+        assert_eq!(digest, ["SjIm/GTVIBdwjqugIIU1qUqRBZBoX8bVD1xauxNa5/A="]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_postgres::{Row, types::Type};
 
 use crate::{
-    challenge::{Pending, Purpose},
+    challenge::{Matched, Purpose},
     connect::{Postgres, StoreError},
     phone::PhoneNumber,
     sessions::RefreshToken,
@@ -59,7 +59,7 @@ pub enum Entry {
     ChallengeUsed,
     /// Somebody registered the number meanwhile. The challenge is used now.
     PhoneTaken,
-    /// Nobody has the number any more who could log in. The challenge is used now.
+    /// A login, and nobody has the number. The challenge is used now.
     UserGone,
 }
 
@@ -147,7 +147,7 @@ impl Users {
     /// only if its user is there.
     pub async fn enter(
         &self,
-        pending: &Pending,
+        matched: &Matched,
         phone: &PhoneNumber,
         refresh_token: &RefreshToken,
         deadline: Instant,
@@ -185,9 +185,9 @@ impl Users {
                 FROM (VALUES (1)) AS always LEFT JOIN entered ON true
                 "#,
                 &[
-                    (&pending.id.as_str(), Type::TEXT),
-                    (&pending.purpose.as_str(), Type::TEXT),
-                    (&pending.purpose.name().map(Name::as_str), Type::TEXT),
+                    (&matched.id.as_str(), Type::TEXT),
+                    (&matched.purpose.as_str(), Type::TEXT),
+                    (&matched.purpose.name().map(Name::as_str), Type::TEXT),
                     (&phone.as_e164(), Type::TEXT),
                     (&refresh_token.session_id(), Type::TEXT),
                     (&refresh_token.digest().as_slice(), Type::BYTEA),
@@ -201,7 +201,7 @@ impl Users {
         Ok(match row.try_get("is_new")? {
             Some(true) => Entry::Registered(read_user(&row)?),
             Some(false) => Entry::LoggedIn(read_user(&row)?),
-            None => match pending.purpose {
+            None => match matched.purpose {
                 // With the second, whoever has the number is let in.
                 Purpose::SignUp(_) | Purpose::SignUpOrLogIn(_) => Entry::PhoneTaken,
                 Purpose::LogIn => Entry::UserGone,

@@ -1,9 +1,7 @@
 //! `POST /signup` and `POST /login`: a phone number in, a code by SMS out.
 //!
-//! A login's answers, and a sign-up's where registered numbers log in, do not tell who is registered:
-//! not by what is in them, and not by when they come.
-
-use std::time::Duration;
+//! With `REVEAL_REGISTERED=true` they say who is registered. With `false` they never do: every number
+//! gets the same response, because every number gets a code.
 
 use lambda_http::{
     Body, Request, Response,
@@ -12,48 +10,28 @@ use lambda_http::{
 use serde::{Deserialize, Serialize};
 use shared::{
     api::{self, BadRequest, Failure, Success},
-    challenge::{Asker, ChallengeId, Issue, Issuer, Limited, Purpose},
+    challenge::{ChallengeId, CodeRequest, IssueOutcome, Issuer, Kind, Limited, Purpose},
     config::{self, Deadlines, Env},
     connect::{Postgres, Redis, StoreError},
-    otp::{Length, OtpCode},
+    device::Devices,
+    otp::OtpCode,
     phone::{self, PhoneNumber},
     sms::{SendError, Sms},
     telemetry::{self, Count, Report},
     users::{InvalidName, Name, Users},
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-/// What asking for a code needs, opened once at start.
+/// The parts of a request for a code, opened once at start.
 pub struct Signup {
     pub users: Users,
     pub challenges: Issuer,
     sms: Sms,
     phones: phone::Parser,
     served: phone::Served,
-    code_length: Length,
-    registered_phone: RegisteredPhone,
-    /// No answer that must not tell who is registered says "sent" before this time.
-    login_min: Duration,
+    devices: Devices,
+    reveals_registered: bool,
     deadlines: Deadlines,
-}
-
-/// What becomes of the sign-up of a registered number.
-#[derive(Clone, Copy)]
-enum RegisteredPhone {
-    /// It is told so.
-    Conflict,
-    /// The code logs its user in.
-    LogIn,
-}
-
-/// A code that is asked for.
-struct Order<'a> {
-    id: ChallengeId,
-    asker: Asker<'a>,
-    purpose: Purpose,
-    /// `None`: a decoy, and nothing is sent.
-    code: Option<OtpCode>,
-    deadline: Instant,
 }
 
 #[derive(Default, Deserialize)]
@@ -61,12 +39,14 @@ struct Order<'a> {
 struct SignupRequest {
     name: String,
     phone_number: String,
+    device_token: String,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct LoginRequest {
     phone_number: String,
+    device_token: String,
 }
 
 #[derive(Serialize)]
@@ -74,13 +54,15 @@ struct Sent<'a> {
     success: bool,
     message: &'static str,
     challenge_id: &'a str,
+    /// Digits.
+    code_length: usize,
     /// Seconds for which the code is good.
     expires_in: u64,
     /// Seconds before another code can be asked for.
     resend_in: u64,
 }
 
-/// The ways in which no code is sent.
+/// The reasons why no code is sent.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("unreadable request")]
@@ -97,10 +79,10 @@ enum Error {
     Unserved(#[from] phone::Unserved),
     #[error("the number is registered")]
     UserExists,
+    #[error("the number is not registered")]
+    UserNotFound,
     #[error(transparent)]
     Limited(#[from] Limited),
-    #[error("hardly any code sent to this range comes back")]
-    Pumped { retry_after: Duration },
     #[error("a store failed")]
     Store(#[from] StoreError),
     #[error("no code was sent")]
@@ -108,6 +90,7 @@ enum Error {
 }
 
 impl Signup {
+    /// Reads `REVEAL_REGISTERED` (default `true`), and what the parts read.
     pub async fn from_env(env: &Env) -> Result<Self, config::Error> {
         let deadlines = Deadlines::from_env(env)?;
         let redis = Redis::from_env(env, deadlines.store)?;
@@ -118,9 +101,8 @@ impl Signup {
             challenges,
             phones: phone::Parser::from_env(env)?,
             served: phone::Served::from_env(env)?,
-            code_length: Length::from_env(env)?,
-            registered_phone: RegisteredPhone::from_env(env)?,
-            login_min: deadlines.login_min(env)?,
+            devices: Devices::from_env(env)?,
+            reveals_registered: env.flag("REVEAL_REGISTERED", true)?,
             deadlines,
         })
     }
@@ -135,7 +117,7 @@ impl Signup {
         self.users.close().await;
     }
 
-    /// Answers one request. It never fails: what goes wrong is an answer too.
+    /// Responds to one request. It never fails: a failure is a response too.
     pub async fn handle(&self, request: Request) -> Response<Body> {
         api::answer(&request, async |report| {
             match (request.method(), api::path(&request)) {
@@ -151,223 +133,160 @@ impl Signup {
     }
 
     async fn sign_up(&self, request: &Request, report: &mut Report) -> Result<Success, Error> {
-        let begun = Instant::now();
         let deadline = api::deadline(request, self.deadlines.request);
         let fields: SignupRequest = api::read_json(request)?;
         if fields.name.is_empty() || fields.phone_number.is_empty() {
             return Err(Error::MissingField);
         }
         let name = Name::parse(&fields.name)?;
-        let phone = self.phones.parse(&fields.phone_number)?;
-        report.about(&phone);
-        self.served.check(&phone)?;
-        let address = api::client_address(request);
-
-        // In either case, so that a Postgres that is down shows before anything is sent.
-        let is_registered = self.users.is_registered(&phone, deadline);
-        let is_registered = report.postgres(is_registered).await?;
-        let purpose = match self.registered_phone {
-            RegisteredPhone::Conflict if is_registered => {
-                // Otherwise it would cost nothing to find out which numbers are registered.
-                let probe = self.challenges.probe(&address, deadline);
-                let limited = report.redis(probe).await?;
-                return Err(limited.map_or(Error::UserExists, Error::Limited));
-            }
-            RegisteredPhone::Conflict => Purpose::SignUp(name),
-            // Whoever asks: which of the two it is shows when the code comes back.
-            RegisteredPhone::LogIn => Purpose::SignUpOrLogIn(name),
-        };
-        let order = Order {
+        let phone = self.read_phone(&fields.phone_number, report)?;
+        let code_request = CodeRequest {
             id: ChallengeId::generate(),
-            asker: Asker {
-                phone: &phone,
-                address: &address,
+            phone: &phone,
+            address: &api::client_address(request),
+            device: self.devices.recognize(&phone, &fields.device_token),
+            is_registered: false,
+            purpose: if self.reveals_registered {
+                Purpose::SignUp(name)
+            } else {
+                Purpose::SignUpOrLogIn(name)
             },
-            purpose,
-            code: Some(OtpCode::generate(self.code_length)),
-            deadline,
         };
-        self.issue(&order, report).await?;
-        match self.registered_phone {
-            RegisteredPhone::Conflict => self.answer_openly(&order, report).await,
-            RegisteredPhone::LogIn => self.answer_alike(&order, begun, report).await,
+        if self.reveals_registered && self.is_registered(&phone, deadline, report).await? {
+            return self
+                .refuse_openly(&code_request, Error::UserExists, deadline, report)
+                .await;
         }
+        self.send_code(&code_request, deadline, report).await
     }
 
     async fn log_in(&self, request: &Request, report: &mut Report) -> Result<Success, Error> {
-        let begun = Instant::now();
         let deadline = api::deadline(request, self.deadlines.request);
         let fields: LoginRequest = api::read_json(request)?;
         if fields.phone_number.is_empty() {
             return Err(Error::MissingPhoneNumber);
         }
-        let phone = self.phones.parse(&fields.phone_number)?;
-        report.about(&phone);
-
-        let is_registered = self.users.is_registered(&phone, deadline);
-        let is_registered = report.postgres(is_registered).await?;
-        let is_sent = is_registered && self.served.check(&phone).is_ok();
-        let order = Order {
+        let phone = self.read_phone(&fields.phone_number, report)?;
+        let code_request = CodeRequest {
             id: ChallengeId::generate(),
-            asker: Asker {
-                phone: &phone,
-                address: &api::client_address(request),
-            },
+            phone: &phone,
+            address: &api::client_address(request),
+            device: self.devices.recognize(&phone, &fields.device_token),
+            // In the open mode nobody else gets further than this.
+            is_registered: self.reveals_registered,
             purpose: Purpose::LogIn,
-            code: is_sent.then(|| OtpCode::generate(self.code_length)),
-            deadline,
         };
-        self.issue(&order, report).await?;
-        self.answer_alike(&order, begun, report).await
+        if self.reveals_registered && !self.is_registered(&phone, deadline, report).await? {
+            return self
+                .refuse_openly(&code_request, Error::UserNotFound, deadline, report)
+                .await;
+        }
+        self.send_code(&code_request, deadline, report).await
     }
 
-    /// Sends the code and answers what came of it.
-    async fn answer_openly(
+    fn read_phone(&self, text: &str, report: &mut Report) -> Result<PhoneNumber, Error> {
+        let phone = self.phones.parse(text)?;
+        report.about(&phone);
+        self.served.check(&phone)?;
+        Ok(phone)
+    }
+
+    async fn is_registered(
         &self,
-        order: &Order<'_>,
+        phone: &PhoneNumber,
+        deadline: Instant,
+        report: &mut Report,
+    ) -> Result<bool, StoreError> {
+        let is_registered = self.users.is_registered(phone, deadline);
+        report.postgres(is_registered).await
+    }
+
+    /// Says who is registered, at the price of one request for a code: probing is not free.
+    async fn refuse_openly(
+        &self,
+        request: &CodeRequest<'_>,
+        refusal: Error,
+        deadline: Instant,
         report: &mut Report,
     ) -> Result<Success, Error> {
-        match self.send(order, report).await {
-            Ok(outcome) => Ok(self.sent(outcome, &order.id)),
-            Err(refused) => {
-                self.take_back(order, report).await;
-                Err(Error::NotSent(refused))
-            }
-        }
+        let probe = self.challenges.probe(request, deadline);
+        let limited = report.redis(probe).await?;
+        Err(limited.map_or(refusal, Error::Limited))
     }
 
-    /// Sends the code, and answers the same whatever came of it, and not before its time. What it was
-    /// stands in the log. A challenge whose message was refused stays, because one that is taken back
-    /// would be told from a decoy.
-    async fn answer_alike(
+    async fn send_code(
         &self,
-        order: &Order<'_>,
-        begun: Instant,
+        request: &CodeRequest<'_>,
+        deadline: Instant,
         report: &mut Report,
     ) -> Result<Success, Error> {
-        let outcome = self.send(order, report).await.unwrap_or_else(|refused| {
-            let cause = telemetry::chain(&refused);
-            tracing::error!(cause, phone = %order.asker.phone, "not sent");
-            "sms_failed"
-        });
-        sleep_until(order.deadline.min(begun + self.login_min)).await;
-        Ok(self.sent(outcome, &order.id))
-    }
-
-    /// Stores the challenge, unless a limit is reached.
-    async fn issue(&self, order: &Order<'_>, report: &mut Report) -> Result<(), Error> {
-        let issue = self.challenges.issue(
-            &order.id,
-            &order.asker,
-            &order.purpose,
-            order.code.as_ref(),
-            order.deadline,
-        );
-        let issue = report.redis(issue).await;
-        if matches!(
-            issue,
-            Err(StoreError::Unavailable(..) | StoreError::Fault(..))
-        ) {
-            // It may have been stored all the same, and nothing will be sent.
-            self.take_back(order, report).await;
-        }
-        match issue? {
-            Issue::Issued {
-                low_range,
-                low_country,
-            } => {
-                if order.code.is_some() {
-                    warn_of_pumping(order.asker.phone, low_range, low_country, report);
-                }
-                Ok(())
-            }
-            Issue::Limited(limited) => Err(Error::Limited(limited)),
-            Issue::Pumped { retry_after } => Err(Error::Pumped { retry_after }),
-        }
-    }
-
-    /// Sends the code, if there is one, and returns the log's word for that. It fails if the code
-    /// certainly was not sent.
-    async fn send(
-        &self,
-        order: &Order<'_>,
-        report: &mut Report,
-    ) -> Result<&'static str, SendError> {
-        let Some(code) = &order.code else {
-            return Ok("decoy");
-        };
-        let phone = order.asker.phone;
-        // What is left then is kept for taking the challenge back.
-        let until = order.deadline - self.deadlines.store;
-        let send = Box::pin(self.sms.send(phone, code, until));
+        let code = self.issue(request, deadline, report).await?;
+        // The rest of the time is kept for revoking the challenge.
+        let until = deadline - self.deadlines.store;
+        let send = Box::pin(self.sms.send(request.phone, &code, until));
         match report.provider(send).await {
             Ok(()) => {}
-            Err(refused @ SendError::Refused(_)) => return Err(refused),
+            Err(refused @ SendError::Refused(_)) => {
+                self.revoke(request, deadline, report).await;
+                return Err(Error::NotSent(refused));
+            }
             Err(unknown @ SendError::Unknown(_)) => {
                 report.count(Count::UnknownSend);
                 let cause = telemetry::chain(&unknown);
-                tracing::error!(cause, %phone, "counted as sent");
+                tracing::error!(cause, phone = %request.phone, "counted as sent");
             }
         }
         report.count(Count::CodeSent);
-        Ok("sent")
-    }
-
-    async fn take_back(&self, order: &Order<'_>, report: &mut Report) {
-        let Order {
-            id,
-            asker,
-            purpose,
-            deadline,
-            ..
-        } = order;
-        let revoke = self.challenges.revoke(id, asker, purpose, *deadline);
-        if let Err(error) = report.redis(revoke).await {
-            // Nobody has the code, so what stays is a challenge that nobody can answer.
-            let cause = telemetry::chain(&error);
-            tracing::error!(cause, phone = %asker.phone, "challenge not taken back");
-        }
-    }
-
-    fn sent(&self, outcome: &'static str, id: &ChallengeId) -> Success {
-        Success::new(
-            outcome,
+        Ok(Success::new(
+            "sent",
             &Sent {
                 success: true,
                 message: "OTP sent successfully",
-                challenge_id: id.as_str(),
+                challenge_id: request.id.as_str(),
+                code_length: code.expose().len(),
                 expires_in: self.challenges.lifetime().as_secs(),
                 resend_in: self.challenges.cool_down().as_secs(),
             },
-        )
+        ))
     }
-}
 
-impl RegisteredPhone {
-    /// Reads `REGISTERED_PHONE` (`conflict` or `login`; default `conflict`).
-    fn from_env(env: &Env) -> Result<Self, config::Error> {
-        const NAME: &str = "REGISTERED_PHONE";
-        match env.text(NAME) {
-            None | Some("conflict") => Ok(Self::Conflict),
-            Some("login") => Ok(Self::LogIn),
-            Some(_) => Err(config::Error::invalid(NAME, "must be conflict or login")),
+    /// Stores the challenge, unless a limit is reached.
+    async fn issue(
+        &self,
+        request: &CodeRequest<'_>,
+        deadline: Instant,
+        report: &mut Report,
+    ) -> Result<OtpCode, Error> {
+        let issue = self.challenges.issue(request, deadline);
+        let outcome = report.redis(issue).await;
+        if matches!(
+            outcome,
+            Err(StoreError::Unavailable(..) | StoreError::Fault(..))
+        ) {
+            // It may have been stored all the same, and nothing will be sent.
+            self.revoke(request, deadline, report).await;
+        }
+        match outcome? {
+            IssueOutcome::Issued { code, full_misses } => {
+                for bucket in full_misses {
+                    report.count(match bucket {
+                        Kind::MissesPhone => Count::PhoneMissesFull,
+                        _ => Count::TotalMissesFull,
+                    });
+                }
+                Ok(code)
+            }
+            IssueOutcome::Limited(limited) => Err(Error::Limited(limited)),
         }
     }
-}
 
-fn warn_of_pumping(phone: &PhoneNumber, low_range: bool, low_country: bool, report: &mut Report) {
-    if low_range {
-        report.count(Count::LowRange);
-    }
-    if low_country {
-        report.count(Count::LowCountry);
-    }
-    if low_range || low_country {
-        tracing::error!(
-            range = low_range.then(|| phone.masked()),
-            country = phone.country(),
-            "hardly any code sent there comes back: somebody may be paid for the messages"
-        );
+    async fn revoke(&self, request: &CodeRequest<'_>, deadline: Instant, report: &mut Report) {
+        let revoke = self.challenges.revoke(request, deadline);
+        if let Err(error) = report.redis(revoke).await {
+            // Nobody has the code, so the challenge only waits for its expiry.
+            let cause = telemetry::chain(&error);
+            tracing::error!(cause, phone = %request.phone, "challenge not revoked");
+        }
     }
 }
 
@@ -408,12 +327,14 @@ impl From<Error> for Failure {
                 "unsupported_phone_number",
             ),
             Error::Limited(limited) => Self::limited(&limited),
-            Error::Pumped { retry_after } => Self::rate_limited("pumping", retry_after),
             Error::UserExists => Self::new(
                 StatusCode::CONFLICT,
                 "User already exists with the given phone number",
                 "user_exists",
             ),
+            Error::UserNotFound => {
+                Self::new(StatusCode::NOT_FOUND, "User not found", "user_not_found")
+            }
             Error::Store(error) => Self::store(&error, "Failed to store user data"),
             Error::NotSent(error) => {
                 Self::new(StatusCode::BAD_GATEWAY, "Failed to send OTP", "sms_failed")

@@ -9,10 +9,11 @@ use lambda_http::{
 use serde::{Deserialize, Serialize};
 use shared::{
     api::{self, BadRequest, Failure, Success},
-    challenge::{Asker, Attempt, ChallengeId, Checker, Limited, Pending},
+    challenge::{ChallengeId, Check, Checker, Limited, Matched},
     config::{self, Deadlines, Env},
     connect::{Postgres, Redis, StoreError},
-    otp::{Length, OtpCode},
+    device::{DeviceId, Devices},
+    otp::{Lengths, OtpCode},
     phone::{self, PhoneNumber},
     sessions::{RefreshToken, Tokens},
     telemetry::{Count, Report},
@@ -26,7 +27,8 @@ pub struct Verify {
     pub challenges: Checker,
     signer: Signer,
     phones: phone::Parser,
-    code_length: Length,
+    code_lengths: Lengths,
+    devices: Devices,
     require_challenge_id: bool,
     deadlines: Deadlines,
 }
@@ -40,10 +42,10 @@ struct VerifyRequest {
 }
 
 /// A request that can be put to the stores.
-struct Guess {
+struct Submission {
     phone: PhoneNumber,
     code: OtpCode,
-    /// Which challenge is meant; `None`: whichever is pending.
+    /// `None`: the newest challenge of the phone.
     challenge: Option<ChallengeId>,
 }
 
@@ -53,6 +55,7 @@ struct Entered {
     message: &'static str,
     data: User,
     tokens: Tokens,
+    device_token: String,
 }
 
 /// The ways in which nobody is registered or logged in.
@@ -77,6 +80,8 @@ enum Error {
     Limited(#[from] Limited),
     #[error("the number is registered")]
     UserExists,
+    #[error("the number is not registered")]
+    UserNotFound,
     #[error("a store failed")]
     Store(#[from] StoreError),
 }
@@ -90,8 +95,9 @@ impl Verify {
             challenges: Checker::from_env(env, redis)?,
             signer: Signer::from_env(env)?,
             phones: phone::Parser::from_env(env)?,
-            code_length: Length::from_env(env)?,
-            require_challenge_id: env.flag("REQUIRE_CHALLENGE_ID")?,
+            code_lengths: Lengths::from_env(env)?,
+            devices: Devices::from_env(env)?,
+            require_challenge_id: env.flag("REQUIRE_CHALLENGE_ID", false)?,
             deadlines,
         })
     }
@@ -122,62 +128,44 @@ impl Verify {
 
     async fn verify(&self, request: &Request, report: &mut Report) -> Result<Success, Error> {
         let deadline = api::deadline(request, self.deadlines.request);
-        let Guess {
+        let Submission {
             phone,
             code,
             challenge,
         } = self.read(request, report)?;
 
-        let asker = Asker {
-            phone: &phone,
-            address: &api::client_address(request),
-        };
-        let attempt = self
+        let address = api::client_address(request);
+        let check = self
             .challenges
-            .attempt(&asker, &code, challenge.as_ref(), deadline);
-        let pending = matched(report.redis(attempt).await?)?;
-        if pending.first_match {
+            .check(&phone, &address, &code, challenge.as_ref(), deadline);
+        let matched = matched(report.redis(check).await?)?;
+        if matched.is_first {
             report.count(Count::CodeVerified);
         }
         let refresh_token = RefreshToken::generate();
-        let enter = self.users.enter(&pending, &phone, &refresh_token, deadline);
-        match report.postgres(enter).await? {
-            Entry::Registered(user) => Ok(self.entered(
-                "registered",
-                "User registered successfully",
-                user,
-                &refresh_token,
-            )),
-            Entry::LoggedIn(user) => Ok(self.entered(
-                "logged_in",
-                "User logged in successfully",
-                user,
-                &refresh_token,
-            )),
-            Entry::ChallengeUsed | Entry::UserGone => Err(Error::Expired),
-            Entry::PhoneTaken => Err(Error::UserExists),
-        }
-    }
-
-    fn entered(
-        &self,
-        outcome: &'static str,
-        message: &'static str,
-        user: User,
-        refresh_token: &RefreshToken,
-    ) -> Success {
-        Success::new(
+        let enter = self.users.enter(&matched, &phone, &refresh_token, deadline);
+        let (outcome, message, user) = match report.postgres(enter).await? {
+            Entry::Registered(user) => ("registered", "User registered successfully", user),
+            Entry::LoggedIn(user) => ("logged_in", "User logged in successfully", user),
+            Entry::ChallengeUsed => return Err(Error::Expired),
+            Entry::UserGone => return Err(Error::UserNotFound),
+            Entry::PhoneTaken => return Err(Error::UserExists),
+        };
+        // A device that is known already keeps its id, and with it its limit.
+        let device = matched.device.unwrap_or_else(DeviceId::generate);
+        Ok(Success::new(
             outcome,
             &Entered {
                 success: true,
                 message,
-                tokens: Tokens::new(&self.signer, user.id, refresh_token, SystemTime::now()),
+                tokens: Tokens::new(&self.signer, user.id, &refresh_token, SystemTime::now()),
+                device_token: self.devices.token(&phone, &device),
                 data: user,
             },
-        )
+        ))
     }
 
-    fn read(&self, request: &Request, report: &mut Report) -> Result<Guess, Error> {
+    fn read(&self, request: &Request, report: &mut Report) -> Result<Submission, Error> {
         let fields: VerifyRequest = api::read_json(request)?;
         if fields.otp.is_empty() || fields.phone_number.is_empty() {
             return Err(Error::MissingField);
@@ -187,13 +175,13 @@ impl Verify {
         }
         let phone = self.phones.parse(&fields.phone_number)?;
         report.about(&phone);
-        let code = OtpCode::parse(&fields.otp, self.code_length)
+        let code = OtpCode::parse(&fields.otp, self.code_lengths)
             .ok_or(Error::Mismatch { remaining: None })?;
         let challenge = match fields.challenge_id.as_str() {
             "" => None,
             text => Some(ChallengeId::parse(text).ok_or(Error::Expired)?),
         };
-        Ok(Guess {
+        Ok(Submission {
             phone,
             code,
             challenge,
@@ -201,15 +189,13 @@ impl Verify {
     }
 }
 
-fn matched(attempt: Attempt) -> Result<Pending, Error> {
-    match attempt {
-        Attempt::Matched(pending) => Ok(pending),
-        Attempt::Mismatch { remaining } => Err(Error::Mismatch {
-            remaining: Some(remaining),
-        }),
-        Attempt::Exhausted { retry_after } => Err(Error::TooManyAttempts { retry_after }),
-        Attempt::Limited(limited) => Err(Error::Limited(limited)),
-        Attempt::Absent => Err(Error::Expired),
+fn matched(check: Check) -> Result<Matched, Error> {
+    match check {
+        Check::Matched(matched) => Ok(matched),
+        Check::Mismatch { remaining } => Err(Error::Mismatch { remaining }),
+        Check::Exhausted { retry_after } => Err(Error::TooManyAttempts { retry_after }),
+        Check::Limited(limited) => Err(Error::Limited(limited)),
+        Check::Absent => Err(Error::Expired),
     }
 }
 
@@ -252,6 +238,9 @@ impl From<Error> for Failure {
                 "User already exists with the given phone number",
                 "user_exists",
             ),
+            Error::UserNotFound => {
+                Self::new(StatusCode::NOT_FOUND, "User not found", "user_not_found")
+            }
             Error::Store(error) => Self::store(&error, "Failed to register user"),
         }
     }

@@ -1,68 +1,134 @@
--- Stores the pending code of a phone number, in place of an older one, if nothing stands against it:
--- takes from all limits or from none.
+-- Issues a challenge: checks every limit, takes from all or from none, chooses the code's length and
+-- stores the challenge.
 --
--- KEYS  1  challenge      the phone's pending code of this kind, a hash: id, digest, purpose, name (of a
---                         sign-up), attempts, expires_at (milliseconds), interval (in which it was
---                         sent; a decoy has none), matched (once it was)
---       2  replaced       the pending code that this one replaces, until it would have expired
---       3  range          conversion of the phone's range
---       4  country        conversion of its country
---       5  revoked        there if this challenge was taken back
---       6… limits
--- ARGV  1  offset         added to the clock, in milliseconds; 0 outside tests
---       2  id             of the new challenge
---       3  digest         of its code
---       4  kind           'code', or 'decoy': it takes the same, and nothing is sent
---       5  purpose        what the code is good for
---       6  name           of the person who signs up; empty for a login
---       7  lifetime       in milliseconds
---       8  watch          'off', 'record' or 'enforce': what is done about low conversion
---       9  min_sent       codes without which conversion is not judged
---      10  min_percent    the conversion that is not low
---      11… limits         count and period
+-- KEYS     1  challenge     by its id
+--          2  latest        the id of the phone's newest challenge
+--          3  revoked       exists if this challenge was revoked before its issue arrived
+--          4  unanswered    what the phone's codes took since its last success, an entry a code
+--          5  range         the trust that the phone's range has earned
+--          6  misses of the phone     7  misses of the service
+--          8… one for each of the limits
+-- ARGV[1]  JSON:
+--   offset_ms             added to the clock; 0 outside tests
+--   id, phone, purpose    of the challenge
+--   name                  to register; missing for a login
+--   device                the known device that asks; missing if none does
+--   codes                 [{length, digest, miss}], shortest first: one code's prefixes, and how much a
+--                         wrong code of that length counts
+--   lifetime_ms           of the challenge
+--   limits                [{kind, count, period_us}]
+--   trust                 {count, wait_us} of LIMIT_RANGE; missing if it does not apply
+--   misses                {phone, total}, each {count, period_us}; missing if off
 --
--- Answer: {'issued', range, country}         each 'low' or 'good': conversion
---         {'limited', index, microseconds}   which limit, counted from 1, and how long it lasts
---         {'pumped', microseconds}           conversion of the range is low, and that is enforced
---         {'revoked'}                        taken back already; whoever asked has given up
+-- Returns JSON: {"issued": {length, full_misses}}, full_misses: the buckets of misses that are full
+--               {"limited": {kind, wait_us}}
+--               "revoked": the requester has given up already
+--
+-- How a range earns trust. A new range has `count` codes. Each one sent costs one; an answer returns what
+-- its phone took, and one more (check.lua). A range without any gets a single code `wait_us` × 2^strikes
+-- after its last, and a strike with it. Otherwise it does not refill. While less than half of the total
+-- is left, a range that never answered gets one code per `wait_us` only.
 
-local challenge, replaced, range, country, revoked = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local now = now_with(tonumber(ARGV[1]))
-local id, digest, is_decoy = ARGV[2], ARGV[3], ARGV[4] == 'decoy'
-local purpose, name, lifetime = ARGV[5], ARGV[6], tonumber(ARGV[7])
-local watch, min_sent, min_percent = ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
-local limits = limits_of(6, #KEYS, 11)
+local challenge, latest, revoked, unanswered, range = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local day_ms, longest_wait_us = 86400000, 30 * 86400 * 1000000
+-- Range trust outlives the longest wait, or that wait would end in a new range's trust.
+local range_memory_ms = 60 * day_ms
+local remembered_codes = 20
+-- Which limits an answer refills. The others count codes whether or not they are answered.
+local counts_unanswered = { address = true, country = true, total = true }
 
--- A caller that lost the answer asks again with the same id.
-if redis.call('HGET', challenge, 'id') == id then
-  return {'issued', 'good', 'good'}
+-- A caller that lost the reply asks again with the same id.
+local issued_length = redis.call('HGET', challenge, 'length')
+if issued_length then
+  return cjson.encode({ issued = { length = tonumber(issued_length) } })
 end
 if redis.call('EXISTS', revoked) == 1 then
-  return {'revoked'}
+  return '"revoked"'
 end
 
-local index, wait = exhausted(limits, now)
-if index then
-  return {'limited', tostring(index), string.format('%.0f', wait)}
+local stored = redis.call('MGET', unpack(KEYS, 6))
+local limits = arguments.limits
+for i, limit in ipairs(limits) do
+  with_state(limit, KEYS[7 + i], stored[2 + i])
 end
-local low_range = converts_too_little(range, now, lifetime, min_sent, min_percent)
-local low_country = converts_too_little(country, now, lifetime, min_sent, min_percent)
-if watch == 'off' then
-  low_range, low_country = nil, nil
-end
-if low_range and watch == 'enforce' then
-  return {'pumped', string.format('%.0f', low_range)}
-end
-take(limits, now)
+local kind, wait = exhausted(limits)
 
-if redis.call('EXISTS', challenge) == 1 then
-  redis.call('RENAME', challenge, replaced)
+local trust = arguments.trust
+local left, strikes
+if trust then
+  local state = redis.call('HMGET', range, 'left', 'strikes', 'last', 'answered')
+  left, strikes = tonumber(state[1] or trust.count), tonumber(state[2] or 0)
+  local last, has_answered = tonumber(state[3] or 0), state[4]
+  local open_at = 0
+  if left < 1 then
+    open_at = last + math.min(trust.wait_us * 2 ^ strikes, longest_wait_us)
+  elseif not has_answered then
+    for _, limit in ipairs(limits) do
+      if limit.kind == 'total' then
+        -- When half of the total will be left, if nothing more is taken.
+        local half_left_at = limit.full_at - limit.period_us / 2
+        open_at = math.max(open_at, math.min(last + trust.wait_us, half_left_at))
+      end
+    end
+  end
+  if open_at - now > wait then
+    kind, wait = 'range', open_at - now
+  end
 end
-redis.call('HSET', challenge, 'id', id, 'digest', digest, 'purpose', purpose, 'name', name,
-  'attempts', 0, 'expires_at', string.format('%.0f', now / 1000 + lifetime))
-redis.call('PEXPIRE', challenge, lifetime)
-if not is_decoy then
-  redis.call('HSET', challenge, 'interval', count_sent(range, now, lifetime, 1))
-  count_sent(country, now, lifetime, 1)
+
+if kind then
+  return cjson.encode({ limited = { kind = kind, wait_us = math.ceil(wait) } })
 end
-return {'issued', low_range and 'low' or 'good', low_country and 'low' or 'good'}
+
+local took = {}
+for _, limit in ipairs(limits) do
+  take(limit, 1)
+  if counts_unanswered[limit.kind] then
+    table.insert(took, { limit.key, limit.step })
+  end
+end
+local took_strike = false
+if trust then
+  if left >= 1 then
+    left = left - 1
+  else
+    strikes, took_strike = strikes + 1, true
+  end
+  redis.call('HSET', range, 'left', left, 'strikes', strikes, 'last', string.format('%.0f', now))
+  redis.call('PEXPIRE', range, range_memory_ms)
+end
+
+-- Known devices keep their short codes: strangers cannot ask in their name.
+local longer, full_misses = 0, {}
+for i, whose in ipairs({ 'phone', 'total' }) do
+  local bucket = arguments.misses[whose]
+  if bucket and not arguments.device then
+    with_state(bucket, nil, stored[i])
+    local overfull = wait_for(bucket)
+    if overfull > 0 then
+      table.insert(full_misses, whose)
+      longer = math.max(longer, overfull > bucket.period_us and 2 or 1)
+    end
+  end
+end
+local codes = arguments.codes
+local place = math.min(1 + longer, #codes)
+local code = codes[place]
+
+local entry = ''
+if not arguments.device then
+  entry = cjson.encode({ limits = took, range = trust ~= nil })
+  redis.call('LPUSH', unanswered, entry)
+  redis.call('LTRIM', unanswered, 0, remembered_codes - 1)
+  redis.call('PEXPIRE', unanswered, day_ms)
+end
+redis.call('HSET', challenge,
+  'phone', arguments.phone, 'purpose', arguments.purpose, 'name', arguments.name or '',
+  'device', arguments.device or '', 'digest', code.digest, 'length', code.length, 'miss', code.miss,
+  'choice', #codes == 1 and 'only' or place == 1 and 'shortest' or 'longer',
+  'took', entry, 'took_strike', took_strike and 1 or 0,
+  'previous', redis.call('GET', latest) or '',
+  'expires_at', string.format('%.0f', now + arguments.lifetime_ms * 1000))
+redis.call('PEXPIRE', challenge, arguments.lifetime_ms)
+redis.call('SET', latest, arguments.id, 'PX', arguments.lifetime_ms)
+return cjson.encode({ issued = { length = code.length, full_misses = #full_misses > 0 and full_misses or nil } })

@@ -1,84 +1,125 @@
-//! How often something may happen: the limits' settings, and the keys that count for a request.
+//! The limits: their settings, and the buckets that one request takes from.
 
 use std::{fmt, net::IpAddr, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
+use super::CodeRequest;
 use crate::{
     config::{self, Env},
     phone::PhoneNumber,
 };
 
-/// What a limit counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The subject of a limit. Its name is in keys, logs and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// Codes asked for by one phone.
+    /// Codes for one phone, answered or not.
     Phone,
-    /// Codes asked for from one client address.
+    /// Codes for one known device.
+    Device,
+    /// Unanswered codes per client address.
     Address,
-    /// Codes asked for in one range of numbers: E.164 without its last three digits.
+    /// Unanswered codes per range of numbers: E.164 without its last three digits.
     Range,
-    /// Codes asked for in one country.
+    /// Unanswered codes per country.
     Country,
-    /// Codes asked for from the whole service.
+    /// Unanswered codes of the whole service.
     Total,
-    /// Wrong codes from one client address.
+    /// All codes of a range.
+    RangeMax,
+    /// All codes of the whole service.
+    TotalMax,
+    /// Checks without a challenge id that were not right, per client address.
     Guesses,
-    /// Wrong codes for one phone, across codes.
-    Failures,
+    /// Wrong codes per phone.
+    MissesPhone,
+    /// Wrong codes of the whole service.
+    MissesTotal,
 }
 
-/// The limits of one kind; with none it is off.
+/// The rates of one kind; with none the limit is off.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Limit {
+struct Limit {
     kind: Kind,
     rates: Vec<Rate>,
 }
 
-/// `count` at once, refilled evenly over `period`.
+/// `count` at once, refilled evenly over `seconds`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rate {
     count: u32,
     seconds: u32,
 }
 
-/// Who asks: an IPv4 address, or the /64 of an IPv6 address, because that is what one customer gets.
+/// An IPv4 address, or the /64 of an IPv6 address, because that is what one customer gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientAddress(String);
 
-/// One limit's key and rate for one request, in the order in which a script gets them.
-#[derive(Debug)]
-pub(super) struct Applied {
-    pub kind: Kind,
+/// One bucket of a request, as the scripts take it.
+#[derive(Debug, Serialize)]
+pub(super) struct AppliedLimit {
+    #[serde(skip)]
     pub key: String,
-    pub count: u32,
-    pub period_us: u64,
+    kind: Kind,
+    count: u32,
+    period_us: u64,
 }
 
-/// The limits on asking for codes.
-pub struct SendLimits {
+/// `LIMIT_RANGE` as the scripts take it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Trust {
+    /// Codes of a new range.
+    count: u32,
+    /// The first wait of a range that has no code left, in microseconds.
+    wait_us: u64,
+}
+
+/// The limits on sending.
+pub(super) struct SendLimits {
     phone: Limit,
+    device: Limit,
     address: Limit,
-    range: Limit,
     country: Limit,
+    total: Limit,
+    range_max: Limit,
+    total_max: Limit,
+    trust: Option<Trust>,
+}
+
+/// The limits on checks without a challenge id.
+pub(super) struct GuessLimits(Limit);
+
+/// The buckets of wrong codes. A full one makes new codes longer.
+pub(super) struct Misses {
+    phone: Limit,
     total: Limit,
 }
 
-/// The limits on wrong codes.
-pub struct GuessLimits {
-    failures: Limit,
-    guesses: Limit,
+/// The misses that count for one phone, as the scripts take them.
+#[derive(Serialize)]
+pub(super) struct AppliedMisses {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phone: Option<AppliedLimit>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<AppliedLimit>,
 }
 
 impl Kind {
-    /// Its variable and the default that the README gives.
+    /// Its variable, and the default.
     fn setting(self) -> (&'static str, &'static str) {
         match self {
             Self::Phone => ("LIMIT_PHONE", "1/30s,5/1h,10/1d"),
+            Self::Device => ("LIMIT_DEVICE", "5/1h,10/1d"),
             Self::Address => ("LIMIT_ADDRESS", "20/10m"),
-            Self::Range => ("LIMIT_RANGE", "30/1h"),
+            Self::Range => ("LIMIT_RANGE", "3/6h"),
             Self::Country => ("LIMIT_COUNTRY", "off"),
-            Self::Total => ("LIMIT_TOTAL", "1000/1h,5000/1d"),
+            Self::Total => ("LIMIT_TOTAL", "5000/1d"),
+            Self::RangeMax => ("LIMIT_RANGE_MAX", "200/1d"),
+            Self::TotalMax => ("LIMIT_TOTAL_MAX", "20000/1d"),
             Self::Guesses => ("LIMIT_GUESSES", "50/10m"),
-            Self::Failures => ("LIMIT_FAILURES", "50/30d"),
+            Self::MissesPhone => ("MISSES_PHONE", "10/30d"),
+            Self::MissesTotal => ("MISSES_TOTAL", "300/1d"),
         }
     }
 
@@ -86,12 +127,16 @@ impl Kind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Phone => "phone",
+            Self::Device => "device",
             Self::Address => "address",
             Self::Range => "range",
             Self::Country => "country",
             Self::Total => "total",
+            Self::RangeMax => "range_max",
+            Self::TotalMax => "total_max",
             Self::Guesses => "guesses",
-            Self::Failures => "failures",
+            Self::MissesPhone => "misses_phone",
+            Self::MissesTotal => "misses_total",
         }
     }
 }
@@ -103,14 +148,18 @@ impl fmt::Display for Kind {
 }
 
 impl SendLimits {
-    /// Reads `LIMIT_PHONE`, `LIMIT_ADDRESS`, `LIMIT_RANGE`, `LIMIT_COUNTRY` and `LIMIT_TOTAL`.
+    /// Reads `LIMIT_PHONE`, `LIMIT_DEVICE`, `LIMIT_ADDRESS`, `LIMIT_COUNTRY`, `LIMIT_TOTAL`,
+    /// `LIMIT_RANGE_MAX`, `LIMIT_TOTAL_MAX`, and `LIMIT_RANGE`, see [`Trust`].
     pub fn from_env(env: &Env) -> Result<Self, config::Error> {
         Ok(Self {
             phone: Limit::from_env(env, Kind::Phone)?,
+            device: Limit::from_env(env, Kind::Device)?,
             address: Limit::from_env(env, Kind::Address)?,
-            range: Limit::from_env(env, Kind::Range)?,
             country: Limit::from_env(env, Kind::Country)?,
             total: Limit::from_env(env, Kind::Total)?,
+            range_max: Limit::from_env(env, Kind::RangeMax)?,
+            total_max: Limit::from_env(env, Kind::TotalMax)?,
+            trust: Trust::from_env(env)?,
         })
     }
 
@@ -120,35 +169,107 @@ impl SendLimits {
         Duration::from_secs(first.map_or(0, |rate| rate.seconds.into()))
     }
 
-    pub(super) fn on(&self, phone: &PhoneNumber, address: &ClientAddress) -> Vec<Applied> {
-        let mut applied = self.phone.on(phone.as_e164());
-        applied.extend(self.on_address(address));
-        applied.extend(self.range.on(phone.range()));
-        applied.extend(self.country.on(phone.country()));
-        applied.extend(self.total.on("all"));
+    /// The buckets that the request takes from.
+    pub fn on(&self, request: &CodeRequest<'_>) -> Vec<AppliedLimit> {
+        let CodeRequest { phone, address, .. } = request;
+        let mut applied = Vec::with_capacity(8);
+        if let Some(device) = &request.device {
+            self.device.apply(device.as_str(), &mut applied);
+        } else {
+            self.phone.apply(phone.as_e164(), &mut applied);
+            self.address.apply(address.as_str(), &mut applied);
+            if !request.is_registered {
+                self.country.apply(phone.country(), &mut applied);
+            }
+            self.total.apply("all", &mut applied);
+        }
+        self.range_max.apply(phone.range(), &mut applied);
+        self.total_max.apply("all", &mut applied);
         applied
     }
 
-    pub(super) fn on_address(&self, address: &ClientAddress) -> Vec<Applied> {
-        self.address.on(&address.0)
+    /// The trust that the request needs of its range; none for known devices and registered numbers.
+    pub fn trust_for(&self, request: &CodeRequest<'_>) -> Option<Trust> {
+        self.trust
+            .filter(|_| request.device.is_none() && !request.is_registered)
+    }
+
+    /// The buckets of a response that tells something and sends nothing.
+    pub fn on_probe(&self, request: &CodeRequest<'_>) -> Vec<AppliedLimit> {
+        let mut applied = Vec::new();
+        match &request.device {
+            Some(device) => self.device.apply(device.as_str(), &mut applied),
+            None => self.address.apply(request.address.as_str(), &mut applied),
+        }
+        applied
     }
 }
 
 impl GuessLimits {
-    /// Reads `LIMIT_FAILURES` and `LIMIT_GUESSES`.
+    /// Reads `LIMIT_GUESSES`.
     pub fn from_env(env: &Env) -> Result<Self, config::Error> {
+        Limit::from_env(env, Kind::Guesses).map(Self)
+    }
+
+    pub fn on(&self, address: &ClientAddress) -> Vec<AppliedLimit> {
+        let mut applied = Vec::new();
+        self.0.apply(address.as_str(), &mut applied);
+        applied
+    }
+}
+
+impl Misses {
+    /// Reads `MISSES_PHONE` and `MISSES_TOTAL`, one rate each.
+    pub fn from_env(env: &Env) -> Result<Self, config::Error> {
+        let one_rate = |kind: Kind| {
+            let limit = Limit::from_env(env, kind)?;
+            if limit.rates.len() > 1 {
+                return Err(config::Error::invalid(
+                    kind.setting().0,
+                    "must be off or one rate such as 10/30d",
+                ));
+            }
+            Ok(limit)
+        };
         Ok(Self {
-            failures: Limit::from_env(env, Kind::Failures)?,
-            guesses: Limit::from_env(env, Kind::Guesses)?,
+            phone: one_rate(Kind::MissesPhone)?,
+            total: one_rate(Kind::MissesTotal)?,
         })
     }
 
-    pub(super) fn failures_on(&self, phone: &PhoneNumber) -> Vec<Applied> {
-        self.failures.on(phone.as_e164())
+    pub fn on(&self, phone: &PhoneNumber) -> AppliedMisses {
+        AppliedMisses {
+            phone: self.phone.only(phone.as_e164()),
+            total: self.total.only("all"),
+        }
     }
+}
 
-    pub(super) fn guesses_on(&self, address: &ClientAddress) -> Vec<Applied> {
-        self.guesses.on(&address.0)
+impl AppliedMisses {
+    /// The keys of both buckets, in the scripts' order. One that is off is read and ignored.
+    pub fn keys(&self) -> [&str; 2] {
+        [&self.phone, &self.total].map(|bucket| match bucket {
+            Some(bucket) => bucket.key.as_str(),
+            None => super::ANY_KEY,
+        })
+    }
+}
+
+impl Trust {
+    /// Reads `LIMIT_RANGE`: how many codes a new range has, and the first wait, `3/6h`.
+    pub fn from_env(env: &Env) -> Result<Option<Self>, config::Error> {
+        let limit = Limit::from_env(env, Kind::Range)?;
+        match limit.rates[..] {
+            [] => Ok(None),
+            [rate] => Ok(Some(Self {
+                count: rate.count,
+                wait_us: rate.period_us(),
+            })),
+            _ => Err(config::Error::invalid(
+                Kind::Range.setting().0,
+                "must be off, or codes and a first wait such as 3/6h",
+            )),
+        }
     }
 }
 
@@ -169,20 +290,14 @@ impl Limit {
         Ok(Self { kind, rates })
     }
 
-    fn on(&self, subject: &str) -> Vec<Applied> {
-        let kind = self.kind;
-        self.rates
-            .iter()
-            .map(|rate| Applied {
-                kind,
-                key: format!(
-                    "{{otp}}:limit:{kind}:{}/{}s:{subject}",
-                    rate.count, rate.seconds
-                ),
-                count: rate.count,
-                period_us: u64::from(rate.seconds) * 1_000_000,
-            })
-            .collect()
+    /// Adds this limit's buckets for the subject.
+    fn apply(&self, subject: &str, applied: &mut Vec<AppliedLimit>) {
+        applied.extend(self.rates.iter().map(|rate| rate.of(self.kind, subject)));
+    }
+
+    fn only(&self, subject: &str) -> Option<AppliedLimit> {
+        let rate = self.rates.first()?;
+        Some(rate.of(self.kind, subject))
     }
 }
 
@@ -201,6 +316,20 @@ impl Rate {
         let seconds = whole_number(length)?.checked_mul(unit)?;
         let count = whole_number(count)?;
         (seconds <= 366 * 86_400).then_some(Self { count, seconds })
+    }
+
+    fn period_us(self) -> u64 {
+        u64::from(self.seconds) * 1_000_000
+    }
+
+    fn of(self, kind: Kind, subject: &str) -> AppliedLimit {
+        let Self { count, seconds } = self;
+        AppliedLimit {
+            key: format!("{{otp}}:limit:{kind}:{count}/{seconds}s:{subject}"),
+            kind,
+            count,
+            period_us: self.period_us(),
+        }
     }
 }
 
@@ -228,8 +357,11 @@ impl ClientAddress {
             }
         }
     }
-}
 
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,6 +405,19 @@ mod tests {
         ] {
             let error = phone_limit(text).unwrap_err().to_string();
             assert!(error.starts_with("LIMIT_PHONE must be"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_range_and_misses_have_one_rate() {
+        for name in ["LIMIT_RANGE", "MISSES_PHONE", "MISSES_TOTAL"] {
+            let read = |text| {
+                let env = Env::from([(name, text)]);
+                Misses::from_env(&env).and_then(|_| SendLimits::from_env(&env).map(drop))
+            };
+            assert!(read("off").is_ok() && read("4/1h").is_ok(), "{name}");
+            let error = read("4/1h,9/1d").unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{name} must be")), "{error}");
         }
     }
 

@@ -1,20 +1,22 @@
--- Takes from limits and does nothing else: what an answer costs that sends no message but tells
+-- Takes from limits and does nothing else: the price of a response that sends no message but tells
 -- something.
 --
--- KEYS  1  any         keeps the script on its slot where the limit is off
---       2… limits
--- ARGV  1  offset      added to the clock, in milliseconds; 0 outside tests
---       2… limits      count and period
+-- KEYS     one for each of the limits; or a single one that is not read, since a script has to have one
+-- ARGV[1]  JSON:
+--   offset_ms   added to the clock; 0 outside tests
+--   limits      [{kind, count, period_us}]
 --
--- Answer: {'taken'}
---         {'limited', index, microseconds}   which limit, counted from 1, and how long it lasts
+-- Returns JSON: "taken", or {"limited": {kind, wait_us}}
 
-local now = now_with(tonumber(ARGV[1]))
-local limits = limits_of(2, #KEYS, 2)
-
-local index, wait = exhausted(limits, now)
-if index then
-  return {'limited', tostring(index), string.format('%.0f', wait)}
+local limits = arguments.limits
+for i, limit in ipairs(limits) do
+  with_state(limit, KEYS[i], redis.call('GET', KEYS[i]))
 end
-take(limits, now)
-return {'taken'}
+local kind, wait = exhausted(limits)
+if kind then
+  return cjson.encode({ limited = { kind = kind, wait_us = math.ceil(wait) } })
+end
+for _, limit in ipairs(limits) do
+  take(limit, 1)
+end
+return '"taken"'

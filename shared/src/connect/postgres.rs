@@ -348,7 +348,7 @@ impl DatabaseUrl {
     /// What stands in for the password is worth one too, so it goes to no other host in plain text.
     pub fn iam_login(&self, env: &Env) -> Result<Option<IamLogin>, config::Error> {
         const NAME: &str = "DATABASE_IAM";
-        if !env.flag(NAME)? {
+        if !env.flag(NAME, false)? {
             return Ok(None);
         }
         let [Host::Tcp(host)] = self.config.get_hosts() else {

@@ -57,7 +57,7 @@ impl Redis {
             .map_err(|_| config::Error::invalid(NAME, "must be redis://… or rediss://…"))?;
         let tcp = server.tcp_settings().clone().set_nodelay(true);
         Ok(Self {
-            is_cluster: env.flag("REDIS_CLUSTER")?,
+            is_cluster: env.flag("REDIS_CLUSTER", false)?,
             iam: iam_login(env, &server)?,
             server: server.set_tcp_settings(tcp),
             connection: Mutex::new(None),
@@ -226,7 +226,7 @@ fn not_connected(error: RedisError) -> Failed {
 /// What stands in for the password is worth one too, so it goes to no other host in plain text.
 fn iam_login(env: &Env, server: &ConnectionInfo) -> Result<Option<IamLogin>, config::Error> {
     const NAME: &str = "REDIS_IAM";
-    if !env.flag(NAME)? {
+    if !env.flag(NAME, false)? {
         return Ok(None);
     }
     let host = match server.addr() {
@@ -270,9 +270,9 @@ impl From<RedisError> for StoreError {
 }
 
 impl StoreError {
-    /// A script's answer that its caller does not understand.
-    pub fn unreadable_answer(script: &'static str) -> Self {
-        Self::Fault(REDIS, format!("unreadable answer of {script}").into())
+    /// A script's reply that its caller does not understand.
+    pub(crate) fn unreadable_reply() -> Self {
+        Self::Fault(REDIS, "unreadable reply of a script".into())
     }
 }
 

@@ -46,10 +46,10 @@ pub enum Count {
     UnknownSend,
     /// A challenge was matched for the first time: its code has come back.
     CodeVerified,
-    /// A code was asked for in a range of numbers from which hardly any comes back.
-    LowRange,
-    /// The same for a country.
-    LowCountry,
+    /// A code was issued while its phone had too many wrong codes: it is longer if it can be.
+    PhoneMissesFull,
+    /// The same for the whole service.
+    TotalMissesFull,
     /// A refresh token came back after its successor was used: it, or its successor, was stolen.
     ReusedToken,
 }
@@ -186,8 +186,8 @@ impl Count {
             Self::CodeSent => "codes_sent",
             Self::UnknownSend => "unknown_sends",
             Self::CodeVerified => "codes_verified",
-            Self::LowRange => "low_range_conversions",
-            Self::LowCountry => "low_country_conversions",
+            Self::PhoneMissesFull => "phone_misses_full",
+            Self::TotalMissesFull => "total_misses_full",
             Self::ReusedToken => "reused_tokens",
         }
     }

@@ -1,0 +1,164 @@
+-- Checks a submitted code: finds the challenge, compares, counts a wrong code. A right code is free and
+-- stays: Postgres decides whether it was used before.
+--
+-- KEYS     1  latest        the id of the phone's newest challenge
+--          2  unanswered    what the phone's codes took since its last success, an entry a code
+--          3  range         the trust that the phone's range has earned
+--          4  misses of the phone     5  misses of the service
+--          6… one for each of the limits on guesses
+--          The challenge's own key and those in `unanswered` are built here; all have the tag {otp}.
+-- ARGV[1]  JSON:
+--   offset_ms             added to the clock; 0 outside tests
+--   phone, address        of the requester
+--   id                    the challenge that is meant; missing: the phone's newest
+--   length, digests       of the submitted code, a digest for every live pepper
+--   max_attempts          wrong codes that a challenge takes, by id and as the newest
+--   guesses               [{kind, count, period_us}], limits per address on checks without an id
+--   trust                 {count} of LIMIT_RANGE; missing if off
+--   misses                {phone, total}, each {count, period_us}; missing if off
+--
+-- Returns JSON: "absent"                    nothing pending: never asked, expired, another id or phone
+--               "other_length"              the challenge's code has another length; not counted
+--               {"limited": {kind, wait_us}}
+--               {"exhausted": {wait_us}}    no attempts left
+--               {"mismatch": {remaining}}   counted; so many attempts are left
+--               {"matched": {id, purpose, name, device, is_first}}
+--
+-- The digests are keyed with a secret that callers don't know, so the time of the comparison tells them
+-- nothing.
+
+local latest, unanswered, range = KEYS[1], KEYS[2], KEYS[3]
+local range_memory_ms = 60 * 86400000
+local most_trust = 20
+-- How much of a miss every answered code takes off the service, so that a large one keeps short codes.
+local credit = 1 / 50
+
+local by_id = arguments.id ~= nil
+local guesses = by_id and {} or arguments.guesses
+for i, limit in ipairs(guesses) do
+  with_state(limit, KEYS[5 + i], redis.call('GET', KEYS[5 + i]))
+end
+-- First of all, or polling would tell when somebody signs in.
+local kind, wait = exhausted(guesses)
+if kind then
+  return cjson.encode({ limited = { kind = kind, wait_us = math.ceil(wait) } })
+end
+
+local function refused(reply)
+  for _, limit in ipairs(guesses) do
+    take(limit, 1)
+  end
+  return cjson.encode(reply)
+end
+
+local id = arguments.id or redis.call('GET', latest)
+if not id then
+  return refused('absent')
+end
+local key = '{otp}:challenge:' .. id
+local wrong_field = by_id and 'wrong_by_id' or 'wrong_as_latest'
+local own_wrong_field = by_id and wrong_field or 'wrong_from:' .. arguments.address
+local fields = redis.call('HMGET', key, 'phone', 'expires_at', 'length', 'digest', 'miss', 'device',
+  'choice', 'matched', 'took', wrong_field, own_wrong_field)
+local expires_at = tonumber(fields[2] or 0)
+if fields[1] ~= arguments.phone or now >= expires_at then
+  return refused('absent')
+end
+if tonumber(fields[3]) ~= arguments.length then
+  return refused('other_length')
+end
+local digest, miss, device, choice = fields[4], tonumber(fields[5]), fields[6], fields[7]
+local is_matched, took = fields[8], fields[9]
+local wrong, own_wrong = tonumber(fields[10] or 0), tonumber(fields[11] or 0)
+if wrong >= arguments.max_attempts then
+  return refused({ exhausted = { wait_us = math.ceil(expires_at - now) } })
+end
+
+-- Strangers cannot ask in a known device's name. Without its id they can still guess at its codes.
+if device ~= '' and by_id then
+  miss = 0
+end
+local misses = { arguments.misses.phone, arguments.misses.total }
+local levels = redis.call('MGET', KEYS[4], KEYS[5])
+for i = 1, 2 do
+  if misses[i] then
+    with_state(misses[i], KEYS[3 + i], levels[i])
+  end
+end
+local of_phone, of_service = misses[1], misses[2]
+if miss > 0 and not is_matched then
+  -- New codes are longer by now. Whoever collected short ones before must not guess at them all.
+  if of_service and choice == 'shortest' and wait_for(of_service) > of_service.period_us / 2 then
+    return refused('absent')
+  end
+  if of_phone and choice == 'only' and wait_for(of_phone) > 0 then
+    return refused({ exhausted = { wait_us = math.ceil(wait_for(of_phone)) } })
+  end
+end
+
+local is_right = false
+for _, candidate in ipairs(arguments.digests) do
+  is_right = is_right or candidate == digest
+end
+if not is_right then
+  redis.call('HINCRBY', key, wrong_field, 1)
+  if not by_id then
+    redis.call('HINCRBY', key, own_wrong_field, 1)
+  end
+  for i = 1, 2 do
+    if misses[i] and miss > 0 then
+      take(misses[i], miss)
+    end
+  end
+  return refused({ mismatch = { remaining = arguments.max_attempts - wrong - 1 } })
+end
+
+-- Only the first match: whoever replays a used code must not have anything returned for it.
+local is_first = redis.call('HSETNX', key, 'matched', 1) == 1
+if is_first then
+  -- The misses of whoever matched, and of nobody else: with the id those made with it, without it those
+  -- made without it from the same address.
+  if of_phone and miss > 0 and own_wrong > 0 then
+    take(of_phone, -own_wrong * miss)
+  end
+  if of_service then
+    take(of_service, -own_wrong * miss - credit)
+  end
+
+  local returned, codes_of_range = {}, 0
+  local function give_back(pair, share)
+    returned[pair[1]] = (returned[pair[1]] or 0) + pair[2] * share
+  end
+  for _, text in ipairs(redis.call('LRANGE', unanswered, 0, -1)) do
+    local entry = cjson.decode(text)
+    codes_of_range = codes_of_range + (entry.range and 1 or 0)
+    for _, pair in ipairs(entry.limits) do
+      give_back(pair, 1)
+    end
+  end
+  redis.call('DEL', unanswered)
+  if took ~= '' then
+    for _, pair in ipairs(cjson.decode(took).limits) do
+      give_back(pair, 0.5)
+    end
+  end
+  for limit_key, amount in pairs(returned) do
+    local full_at = redis.call('GET', limit_key)
+    if full_at then
+      set_full_at(limit_key, full_at - amount)
+    end
+  end
+
+  local trust = arguments.trust
+  if trust then
+    local left = tonumber(redis.call('HGET', range, 'left') or trust.count) + codes_of_range + 1
+    left = math.min(left, math.max(most_trust, trust.count))
+    redis.call('HSET', range, 'left', left, 'strikes', 0, 'answered', 1)
+    redis.call('PEXPIRE', range, range_memory_ms)
+  end
+end
+
+local what = redis.call('HMGET', key, 'purpose', 'name')
+return cjson.encode({ matched = {
+  id = id, purpose = what[1], name = what[2], device = device, is_first = is_first,
+} })

@@ -1,0 +1,303 @@
+//! Issuing a challenge and revoking it, within the limits on sending.
+
+use std::time::Duration;
+
+use redis::Script;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::{
+    ChallengeId, Limited, LimitedReply, Purpose, Store, challenge_key, latest_key,
+    limits::{AppliedLimit, AppliedMisses, ClientAddress, Kind, Misses, SendLimits, Trust},
+    range_key, revoked_key, unanswered_key,
+};
+use crate::{
+    config::{self, Env},
+    connect::{Redis, StoreError},
+    device::DeviceId,
+    otp::{Lengths, OtpCode},
+    phone::PhoneNumber,
+    users::Name,
+};
+
+/// Issues challenges.
+pub struct Issuer {
+    store: Store,
+    lifetime: Duration,
+    lengths: Lengths,
+    limits: SendLimits,
+    misses: Misses,
+    issue: Script,
+    revoke: Script,
+    probe: Script,
+}
+
+/// A request for a code.
+pub struct CodeRequest<'a> {
+    /// The challenge that it would become.
+    pub id: ChallengeId,
+    pub phone: &'a PhoneNumber,
+    pub address: &'a ClientAddress,
+    /// The known device of this phone that asks.
+    pub device: Option<DeviceId>,
+    /// The number was read from Postgres, and somebody has it.
+    pub is_registered: bool,
+    pub purpose: Purpose,
+}
+
+/// The outcome of a request for a code.
+pub enum IssueOutcome {
+    /// The code may be sent.
+    Issued {
+        code: OtpCode,
+        /// The buckets of wrong codes that are full, for which the code is longer if it can be.
+        full_misses: Vec<Kind>,
+    },
+    Limited(Limited),
+}
+
+#[derive(Serialize)]
+struct IssueArguments<'a> {
+    offset_ms: i64,
+    id: &'a ChallengeId,
+    phone: &'a str,
+    purpose: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<&'a str>,
+    codes: Vec<CodeChoice>,
+    lifetime_ms: u128,
+    limits: &'a [AppliedLimit],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trust: Option<Trust>,
+    misses: &'a AppliedMisses,
+}
+
+/// A prefix of the code that may be sent.
+#[derive(Serialize)]
+struct CodeChoice {
+    length: usize,
+    digest: String,
+    /// How much a wrong code of this length counts: the odds of a guess, 1 at the shortest.
+    miss: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum IssueReply {
+    Issued {
+        length: usize,
+        #[serde(default)]
+        full_misses: Vec<FullMisses>,
+    },
+    Limited(LimitedReply),
+    Revoked,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum FullMisses {
+    Phone,
+    Total,
+}
+
+#[derive(Serialize)]
+struct RevokeArguments<'a> {
+    offset_ms: i64,
+    id: &'a ChallengeId,
+    limits: &'a [AppliedLimit],
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum RevokeReply {
+    Revoked,
+    Absent,
+}
+
+#[derive(Serialize)]
+struct ProbeArguments<'a> {
+    offset_ms: i64,
+    limits: &'a [AppliedLimit],
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ProbeReply {
+    Taken,
+    Limited(LimitedReply),
+}
+
+impl Issuer {
+    /// Reads `OTP_PEPPER`, `OTP_TTL_SECONDS` (default 300, 60 to 600), and what [`Lengths`],
+    /// [`SendLimits`] and [`Misses`] read.
+    pub fn from_env(env: &Env, redis: Redis) -> Result<Self, config::Error> {
+        Ok(Self {
+            store: Store::from_env(env, redis)?,
+            lifetime: Duration::from_secs(env.number("OTP_TTL_SECONDS", 300, 60..=600)?),
+            lengths: Lengths::from_env(env)?,
+            limits: SendLimits::from_env(env)?,
+            misses: Misses::from_env(env)?,
+            issue: Script::new(concat!(
+                "#!lua\n",
+                include_str!("limits.lua"),
+                include_str!("issue.lua")
+            )),
+            // What frees memory must work when there is none.
+            revoke: Script::new(concat!(
+                "#!lua flags=allow-oom\n",
+                include_str!("limits.lua"),
+                include_str!("revoke.lua")
+            )),
+            probe: Script::new(concat!(
+                "#!lua\n",
+                include_str!("limits.lua"),
+                include_str!("probe.lua")
+            )),
+        })
+    }
+
+    /// Shifts Redis's clock, so that tests choose the time.
+    pub fn set_clock_offset(&mut self, milliseconds: i64) {
+        self.store.clock_offset_ms = milliseconds;
+    }
+
+    /// How long a code is good for.
+    pub fn lifetime(&self) -> Duration {
+        self.lifetime
+    }
+
+    /// The time after which a phone may ask again.
+    pub fn cool_down(&self) -> Duration {
+        self.limits.cool_down()
+    }
+
+    /// Opens the connection to Redis ahead of the first request.
+    pub async fn connect(&self) {
+        self.store.redis.connect().await;
+    }
+
+    /// Makes a code and stores its challenge, unless a limit is reached. Other challenges of the phone
+    /// stay. Repeating the script after a lost reply changes nothing.
+    pub async fn issue(
+        &self,
+        request: &CodeRequest<'_>,
+        deadline: Instant,
+    ) -> Result<IssueOutcome, StoreError> {
+        let CodeRequest { id, phone, .. } = request;
+        let code = OtpCode::generate(self.lengths);
+        let limits = self.limits.on(request);
+        let misses = self.misses.on(phone);
+        let keys = [
+            challenge_key(id),
+            latest_key(phone),
+            revoked_key(id),
+            unanswered_key(phone),
+            range_key(phone),
+        ];
+        let keys = (keys.iter().map(String::as_str))
+            .chain(misses.keys())
+            .chain(limits.iter().map(|limit| limit.key.as_str()));
+        let arguments = IssueArguments {
+            offset_ms: self.store.clock_offset_ms,
+            id,
+            phone: phone.as_e164(),
+            purpose: request.purpose.as_str(),
+            name: request.purpose.name().map(Name::as_str),
+            device: request.device.as_ref().map(DeviceId::as_str),
+            codes: self.choices(phone, &code),
+            lifetime_ms: self.lifetime.as_millis(),
+            limits: &limits,
+            trust: self.limits.trust_for(request),
+            misses: &misses,
+        };
+        let reply = self.store.run(&self.issue, keys, &arguments, deadline);
+        match reply.await? {
+            IssueReply::Issued {
+                length,
+                full_misses,
+            } => Ok(IssueOutcome::Issued {
+                code: code.prefix(length),
+                full_misses: full_misses.into_iter().map(Kind::from).collect(),
+            }),
+            IssueReply::Limited(limited) => Ok(IssueOutcome::Limited(limited.into())),
+            // Only we revoke it, after this call.
+            IssueReply::Revoked => Err(StoreError::unreadable_reply()),
+        }
+    }
+
+    fn choices(&self, phone: &PhoneNumber, code: &OtpCode) -> Vec<CodeChoice> {
+        let choice = |length| CodeChoice {
+            length,
+            digest: self.store.peppers.digest(phone, &code.prefix(length)),
+            miss: self.lengths.odds(length),
+        };
+        self.lengths.all().map(choice).collect()
+    }
+
+    /// Revokes the challenge, whose message was certainly not sent, and gives back what it took from
+    /// the range, the country and the total. Redis ignores an issue of it that arrives later.
+    /// Repeating it changes nothing.
+    pub async fn revoke(
+        &self,
+        request: &CodeRequest<'_>,
+        deadline: Instant,
+    ) -> Result<(), StoreError> {
+        let CodeRequest { id, phone, .. } = request;
+        let limits = self.limits.on(request);
+        let keys = [
+            challenge_key(id),
+            latest_key(phone),
+            revoked_key(id),
+            unanswered_key(phone),
+            range_key(phone),
+        ];
+        let keys =
+            (keys.iter().map(String::as_str)).chain(limits.iter().map(|limit| limit.key.as_str()));
+        let arguments = RevokeArguments {
+            offset_ms: self.store.clock_offset_ms,
+            id,
+            limits: &limits,
+        };
+        let reply = self.store.run(&self.revoke, keys, &arguments, deadline);
+        match reply.await? {
+            RevokeReply::Revoked | RevokeReply::Absent => Ok(()),
+        }
+    }
+
+    /// Takes one from the address's limit, or the known device's, for a response that sends nothing
+    /// but tells something.
+    pub async fn probe(
+        &self,
+        request: &CodeRequest<'_>,
+        deadline: Instant,
+    ) -> Result<Option<Limited>, StoreError> {
+        let limits = self.limits.on_probe(request);
+        if limits.is_empty() {
+            return Ok(None);
+        }
+        let keys = limits.iter().map(|limit| limit.key.as_str());
+        let arguments = ProbeArguments {
+            offset_ms: self.store.clock_offset_ms,
+            limits: &limits,
+        };
+        match self
+            .store
+            .run(&self.probe, keys, &arguments, deadline)
+            .await?
+        {
+            ProbeReply::Taken => Ok(None),
+            ProbeReply::Limited(limited) => Ok(Some(limited.into())),
+        }
+    }
+}
+
+impl From<FullMisses> for Kind {
+    fn from(bucket: FullMisses) -> Self {
+        match bucket {
+            FullMisses::Phone => Self::MissesPhone,
+            FullMisses::Total => Self::MissesTotal,
+        }
+    }
+}

@@ -1,0 +1,50 @@
+-- In front of every script: Redis's clock, and limits.
+--
+-- A limit is a bucket that holds `count` and is refilled evenly over `period_us`: the generic cell rate
+-- algorithm (GCRA). Its key holds the time, in microseconds, at which the bucket will be full again if
+-- nothing more is taken. A missing key is a full bucket. Key expiry only frees memory.
+--
+-- A limit in the arguments: {kind, count, period_us}. `with_state` adds key, step (microseconds for one)
+-- and full_at.
+
+local arguments = cjson.decode(ARGV[1])
+
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2] + arguments.offset_ms * 1000
+
+local function with_state(limit, key, stored)
+  limit.key = key
+  limit.step = limit.period_us / limit.count
+  limit.full_at = math.max(tonumber(stored or 0), now)
+  return limit
+end
+
+local function set_full_at(key, full_at)
+  if full_at > now then
+    redis.call('SET', key, string.format('%.0f', full_at), 'PX', math.ceil((full_at - now) / 1000))
+  else
+    redis.call('DEL', key)
+  end
+end
+
+-- Microseconds until one can be taken; zero or less: now.
+local function wait_for(limit)
+  return limit.full_at + limit.step - limit.period_us - now
+end
+
+-- The kind and the wait of the limit that is exhausted for longest; nil if none is.
+local function exhausted(limits)
+  local kind, longest = nil, 0
+  for _, limit in ipairs(limits) do
+    local wait = wait_for(limit)
+    if wait > longest then
+      kind, longest = limit.kind, wait
+    end
+  end
+  return kind, longest
+end
+
+local function take(limit, amount)
+  set_full_at(limit.key, limit.full_at + limit.step * amount)
+end
+
