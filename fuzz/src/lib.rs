@@ -40,7 +40,6 @@ impl Functions {
             ("ALLOWED_COUNTRIES", "*"),
             ("SMS_PROVIDER", "log"),
             ("OTP_LOCAL", "1"),
-            ("LOGIN_MIN_MS", "0"),
             ("TOKEN_ISSUER", "https://auth.example.com"),
             ("TOKEN_AUDIENCE", "fuzzing"),
             ("TOKEN_PRIVATE_KEY", &key),

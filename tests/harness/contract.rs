@@ -43,32 +43,39 @@ const USER_EXISTS: Row = (
     "user_exists",
 );
 
+const USER_NOT_FOUND: Row = (404, "User not found", "user_not_found");
+
+const UNSUPPORTED: Row = (
+    403,
+    "Phone numbers of this kind are not supported",
+    "unsupported_phone_number",
+);
+
 const AT_SIGNUP: [Row; 6] = [
     (400, "Name and phone number are required", "missing_field"),
     (400, "Invalid name", "invalid_name"),
-    (
-        403,
-        "Phone numbers of this kind are not supported",
-        "unsupported_phone_number",
-    ),
+    UNSUPPORTED,
     USER_EXISTS,
     (502, "Failed to send OTP", "sms_failed"),
     (503, "Failed to store user data", "unavailable"),
 ];
 
-/// No 403, 409 or 502: those would tell who is registered.
-const AT_LOGIN: [Row; 2] = [
+const AT_LOGIN: [Row; 5] = [
     (400, "Phone number is required", "missing_field"),
+    UNSUPPORTED,
+    USER_NOT_FOUND,
+    (502, "Failed to send OTP", "sms_failed"),
     (503, "Failed to store user data", "unavailable"),
 ];
 
-const AT_VERIFY: [Row; 7] = [
+const AT_VERIFY: [Row; 8] = [
     (400, "OTP and phone number are required", "missing_field"),
     (400, "Challenge id is required", "missing_field"),
     (401, "Invalid or expired OTP", "otp_expired"),
     (401, "Invalid OTP", "otp_mismatch"),
     (429, "Too many attempts", "too_many_attempts"),
     USER_EXISTS,
+    USER_NOT_FOUND,
     (503, "Failed to register user", "unavailable"),
 ];
 
@@ -136,8 +143,8 @@ impl Route {
 
     fn members(self) -> &'static [&'static str] {
         match self {
-            Self::Signup => &["name", "phone_number"],
-            Self::Login => &["phone_number"],
+            Self::Signup => &["name", "phone_number", "device_token"],
+            Self::Login => &["phone_number", "device_token"],
             Self::Verify => &["otp", "phone_number", "challenge_id"],
             Self::Refresh | Self::Logout => &["refresh_token"],
         }

@@ -42,8 +42,8 @@ pub use provider::{Behaviour, Provider};
 pub use proxy::{Fault, Proxy};
 pub use redis_server::RedisServer;
 pub use service::{
-    Service, Tokens, event, event_from, local_settings, settings, sign_up_event, verify_event,
-    wrong,
+    LIMITS, Service, Tokens, code_in, event, event_from, last_code_to, local_settings, settings,
+    sign_up_event, verify_event, wrong,
 };
 pub use tls::{Authority, TlsProxy};
 pub use web::serve;

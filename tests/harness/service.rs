@@ -22,6 +22,20 @@ pub struct Service {
     pub session: Session,
 }
 
+/// The variables of the limits that are on by default.
+pub const LIMITS: [&str; 10] = [
+    "LIMIT_PHONE",
+    "LIMIT_DEVICE",
+    "LIMIT_ADDRESS",
+    "LIMIT_RANGE",
+    "LIMIT_TOTAL",
+    "LIMIT_RANGE_MAX",
+    "LIMIT_TOTAL_MAX",
+    "LIMIT_GUESSES",
+    "MISSES_PHONE",
+    "MISSES_TOTAL",
+];
+
 /// What a client is given to stay signed in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tokens {
@@ -44,8 +58,8 @@ impl Tokens {
     }
 }
 
-/// The environment of a function over these stores, which sends everywhere, without limits and
-/// without waiting: a test of a limit sets its own.
+/// The environment of a function over these stores, which sends everywhere and without limits: a test
+/// of a limit sets its own.
 pub fn settings(database_url: &str, redis_url: &str) -> Vec<(String, String)> {
     [
         ("DATABASE_URL", database_url),
@@ -53,15 +67,9 @@ pub fn settings(database_url: &str, redis_url: &str) -> Vec<(String, String)> {
         ("OTP_PEPPER", PEPPER),
         ("SMS_PROVIDER", "sns"),
         ("ALLOWED_COUNTRIES", "*"),
-        ("LIMIT_PHONE", "off"),
-        ("LIMIT_ADDRESS", "off"),
-        ("LIMIT_RANGE", "off"),
-        ("LIMIT_TOTAL", "off"),
-        ("LIMIT_GUESSES", "off"),
-        ("LIMIT_FAILURES", "off"),
-        ("LOGIN_MIN_MS", "0"),
     ]
     .into_iter()
+    .chain(LIMITS.map(|name| (name, "off")))
     .chain(token_settings())
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .collect()
@@ -183,18 +191,24 @@ impl Service {
         self.post_signup(&body.to_string()).await
     }
 
-    /// From a client at this address.
-    pub async fn sign_up_from(&self, address: &str, phone: &str) -> Answer {
-        let body = json!({"name": "Ada", "phone_number": phone}).to_string();
-        let request = from_str(&event_from(address, "/signup", &body).to_string()).unwrap();
-        Answer::of_handler(self.signup.handle(request).await)
+    /// A POST to `/signup`, `/login` or `/verify` from a client at this address.
+    pub async fn post_from(&self, address: &str, path: &str, body: &Value) -> Answer {
+        let event = event_from(address, path, &body.to_string()).to_string();
+        let request = from_str(&event).unwrap();
+        Answer::of_handler(match path {
+            "/verify" => self.verify.handle(request).await,
+            _ => self.signup.handle(request).await,
+        })
     }
 
-    /// From a client at this address.
+    pub async fn sign_up_from(&self, address: &str, phone: &str) -> Answer {
+        let body = json!({"name": "Ada", "phone_number": phone});
+        self.post_from(address, "/signup", &body).await
+    }
+
     pub async fn verify_from(&self, address: &str, phone: &str, code: &str) -> Answer {
-        let body = json!({"otp": code, "phone_number": phone}).to_string();
-        let request = from_str(&event_from(address, "/verify", &body).to_string()).unwrap();
-        Answer::of_handler(self.verify.handle(request).await)
+        let body = json!({"otp": code, "phone_number": phone});
+        self.post_from(address, "/verify", &body).await
     }
 
     pub async fn log_in(&self, phone: &str) -> Answer {
@@ -202,11 +216,15 @@ impl Service {
         self.post_login(&body.to_string()).await
     }
 
-    /// From a client at this address.
     pub async fn log_in_from(&self, address: &str, phone: &str) -> Answer {
-        let body = json!({"phone_number": phone}).to_string();
-        let request = from_str(&event_from(address, "/login", &body).to_string()).unwrap();
-        Answer::of_handler(self.signup.handle(request).await)
+        let body = json!({"phone_number": phone});
+        self.post_from(address, "/login", &body).await
+    }
+
+    /// From a device that may be known.
+    pub async fn log_in_on(&self, device_token: &str, phone: &str) -> Answer {
+        let body = json!({"phone_number": phone, "device_token": device_token});
+        self.post_login(&body.to_string()).await
     }
 
     pub async fn verify(&self, phone: &str, code: &str) -> Answer {
@@ -299,13 +317,20 @@ impl Service {
     }
 }
 
-async fn last_code_to(phone: &str) -> String {
-    let messages = messages_to(phone).await;
-    messages.last().unwrap()[..6].to_owned()
+/// The code of the newest message to this number.
+pub async fn last_code_to(phone: &str) -> String {
+    code_in(messages_to(phone).await.last().unwrap())
 }
 
-/// A code of six digits that is certainly not `code`.
+/// The code that a message begins with.
+pub fn code_in(message: &str) -> String {
+    message.split(' ').next().unwrap().to_owned()
+}
+
+/// A code of the same length that is certainly not `code`.
 pub fn wrong(code: &str) -> String {
-    let number: u32 = code.parse().unwrap();
-    format!("{:06}", (number + 1) % 1_000_000)
+    let length = code.len();
+    let number: u64 = code.parse().unwrap();
+    let next = (number + 1) % 10_u64.pow(u32::try_from(length).unwrap());
+    format!("{next:0length$}")
 }

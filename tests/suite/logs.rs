@@ -251,32 +251,26 @@ async fn a_fault_is_an_error_with_its_whole_cause_and_counts_nothing_as_sent() {
 }
 
 #[tokio::test]
-async fn low_conversion_is_counted_by_country_for_range_and_country() {
+async fn codes_sent_while_somebody_guesses_are_counted_by_whose_misses_are_full() {
     let deployed = Deployed::new().await;
-    let own = [
-        ("PUMPING_MIN_SENDS", "1"),
-        ("PUMPING_MIN_CONVERSION", "100"),
-    ];
+    let own = [("MISSES_PHONE", "1/30d"), ("MISSES_TOTAL", "1/1d")];
     let mut signup = deployed.start("signup", &own).await;
-    let phone = fresh_phone();
-    // As if one code had been sent twenty minutes ago: its time is over, and it did not come back.
-    let time: (u64, u64) = deployed.redis.run(&["TIME"]).await;
-    let field = format!("s{}", (time.0 - 1200) / 300);
-    for of in [
-        format!("range:{}", &phone[..phone.len() - 3]),
-        "country:DE".into(),
-    ] {
-        let key = format!("{{otp}}:conversion:{of}");
-        deployed.redis.run::<()>(&["HSET", &key, &field, "1"]).await;
+    let mut verify_ = deployed.start("verify", &own).await;
+    let (guessed_at, other) = (fresh_phone(), fresh_phone());
+    assert_eq!(signup.sign_up(&guessed_at).await.status, 200);
+    assert_eq!(last(&signup)["phone_misses_full"], Value::Null);
+    let wrong = wrong(&deployed.code());
+    assert_eq!(verify_.verify(&guessed_at, &wrong).await.status, 401);
+    for (phone, of_phone) in [(&guessed_at, json!(1)), (&other, Value::Null)] {
+        assert_eq!(signup.sign_up(phone).await.status, 200);
+        let line = last(&signup);
+        assert_eq!(line["phone_misses_full"], of_phone);
+        assert_eq!(line["total_misses_full"], 1, "{line}");
+        assert!(metrics(&line).contains(&(
+            "total_misses_full",
+            vec![vec!["function"], vec!["function", "country"]]
+        )));
     }
-    assert_eq!(signup.sign_up(&phone).await.status, 200);
-    let line = last(&signup);
-    assert_eq!(line["low_range_conversions"], 1, "{line}");
-    assert_eq!(line["low_country_conversions"], 1, "{line}");
-    assert!(metrics(&line).contains(&(
-        "low_range_conversions",
-        vec![vec!["function"], vec!["function", "country"]]
-    )));
 }
 
 #[tokio::test]

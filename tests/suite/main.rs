@@ -8,12 +8,14 @@
 )]
 
 mod aws;
+mod challenges;
 mod codes;
 mod contract;
-mod conversion;
+mod devices;
 mod edge;
 mod events;
 mod faults;
+mod guessing;
 mod limits;
 mod login;
 mod logs;

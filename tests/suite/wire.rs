@@ -5,15 +5,7 @@ use tests::{Answer, Database, PgBouncer, Proxy, Service, Tokens, fresh_phone, wr
 #[tokio::test]
 async fn a_warm_request_is_one_round_trip_to_each_store() {
     // Every limit is on, so that all keys and arguments travel.
-    let limits = [
-        "LIMIT_PHONE",
-        "LIMIT_ADDRESS",
-        "LIMIT_RANGE",
-        "LIMIT_TOTAL",
-        "LIMIT_GUESSES",
-        "LIMIT_FAILURES",
-    ];
-    let service = Service::start_with(&limits.map(|name| (name, ""))).await;
+    let service = Service::start_with(&tests::LIMITS.map(|name| (name, ""))).await;
     // Warm: connected, and Redis knows the scripts.
     let phone = fresh_phone();
     let code = service.code_for(&phone).await;

@@ -100,7 +100,6 @@ async fn run(seed: u64, store: Store, length: Duration) -> bool {
         ("AWS_ENDPOINT_URL_SNS", &endpoint),
         ("LIMIT_TOTAL", LIMIT_TOTAL),
         ("LIMIT_GUESSES", LIMIT_GUESSES),
-        ("PUMPING", "off"),
     ];
     let settings = [&settings[..], &token_settings()].concat();
     let logs = tempfile::tempdir().unwrap();

@@ -172,11 +172,12 @@ async fn users(database_url: &str) -> HashMap<String, (u64, String, u64)> {
     users
 }
 
-/// The most wrong codes that a challenge still in Redis has counted.
+/// The most wrong codes that a challenge still in Redis has counted, by its id or as the newest.
 async fn most_attempts(stores: &Stores) -> u64 {
     const SCRIPT: &str = "local most = 0
         for _, key in ipairs(redis.call('KEYS', '{otp}:challenge:*')) do
-            most = math.max(most, tonumber(redis.call('HGET', key, 'attempts') or 0))
+            local wrong = redis.call('HMGET', key, 'wrong_by_id', 'wrong_as_latest')
+            most = math.max(most, tonumber(wrong[1] or 0), tonumber(wrong[2] or 0))
         end
         return most";
     stores.redis.run(&["EVAL", SCRIPT, "0"]).await

@@ -1,0 +1,142 @@
+//! Several challenges of one phone: a client that keeps its challenge id depends on nobody else.
+
+use serde_json::json;
+use tests::{Answer, Service, fresh_phone, last_code_to, wrong};
+
+use crate::limits::assert_limited;
+
+const STRANGER: &str = "198.51.100.1";
+
+/// Signs up, and returns the challenge's id and code.
+async fn challenge(service: &Service, phone: &str) -> (String, String) {
+    let sent = service.sign_up("Ada", phone).await;
+    assert_eq!(sent.status, 200, "{sent:?}");
+    (
+        sent.text("challenge_id").to_owned(),
+        last_code_to(phone).await,
+    )
+}
+
+fn is_in(answer: &Answer) -> bool {
+    answer.text("message") == "User registered successfully"
+}
+
+#[tokio::test]
+async fn an_older_challenge_works_by_its_id_after_a_resend_and_a_strangers_requests() {
+    let service = Service::start_with(&[("REVEAL_REGISTERED", "false")]).await;
+    let phone = fresh_phone();
+    let (id, code) = challenge(&service, &phone).await;
+    challenge(&service, &phone).await;
+    for answer in [
+        service.sign_up_from(STRANGER, &phone).await,
+        service.log_in_from(STRANGER, &phone).await,
+    ] {
+        assert_eq!(answer.status, 200);
+    }
+    let answer = service.verify_challenge(&phone, &code, &id).await;
+    assert!(is_in(&answer), "{answer:?}");
+}
+
+#[tokio::test]
+async fn without_an_id_only_the_newest_challenge_is_meant() {
+    let service = Service::start().await;
+    let phone = fresh_phone();
+    let (_, older) = challenge(&service, &phone).await;
+    let mut newer = challenge(&service, &phone).await.1;
+    // One time in a million both are the same.
+    while newer == older {
+        newer = challenge(&service, &phone).await.1;
+    }
+    let answer = service.verify(&phone, &older).await;
+    assert_eq!(answer.text("code"), "otp_mismatch");
+    assert!(is_in(&service.verify(&phone, &newer).await));
+}
+
+#[tokio::test]
+async fn a_stranger_without_the_id_spends_none_of_the_owners_attempts() {
+    let service = Service::start().await;
+    let phone = fresh_phone();
+    // Before the owner asks, and after.
+    for _ in 0..10 {
+        service.verify_from(STRANGER, &phone, "123456").await;
+    }
+    let (id, code) = challenge(&service, &phone).await;
+    for remaining in [4, 3, 2, 1, 0] {
+        let answer = service.verify_from(STRANGER, &phone, &wrong(&code)).await;
+        assert_eq!(answer.body["attempts_remaining"], remaining);
+    }
+    let spent = service.verify_from(STRANGER, &phone, &code).await;
+    assert_eq!(spent.text("code"), "too_many_attempts");
+
+    for remaining in [4, 3, 2, 1] {
+        let answer = service.verify_challenge(&phone, &wrong(&code), &id).await;
+        assert_eq!(answer.body["attempts_remaining"], remaining);
+    }
+    assert!(is_in(&service.verify_challenge(&phone, &code, &id).await));
+}
+
+#[tokio::test]
+async fn a_challenge_takes_so_many_wrong_codes_by_id_and_its_phone_is_not_locked() {
+    let service = Service::start().await;
+    let phone = fresh_phone();
+    let (id, code) = challenge(&service, &phone).await;
+    for _ in 0..5 {
+        let answer = service.verify_challenge(&phone, &wrong(&code), &id).await;
+        assert_eq!(answer.text("code"), "otp_mismatch");
+    }
+    let answer = service.verify_challenge(&phone, &code, &id).await;
+    let exhausted = (429, "Too many attempts", "too_many_attempts");
+    assert_eq!(answer.failure(), exhausted);
+    assert!((290..=300).contains(&answer.retry_after()));
+    let (id, code) = challenge(&service, &phone).await;
+    assert!(is_in(&service.verify_challenge(&phone, &code, &id).await));
+}
+
+#[tokio::test]
+async fn a_challenge_id_of_another_phone_finds_nothing() {
+    let service = Service::start().await;
+    let (ada, eve) = (fresh_phone(), fresh_phone());
+    let (id, code) = challenge(&service, &ada).await;
+    challenge(&service, &eve).await;
+    let answer = service.verify_challenge(&eve, &code, &id).await;
+    assert_eq!(answer.text("code"), "otp_expired");
+    assert!(is_in(&service.verify_challenge(&ada, &code, &id).await));
+}
+
+#[tokio::test]
+async fn polling_without_an_id_counts_from_the_first_poll_whatever_it_finds() {
+    let service = Service::start_with(&[("LIMIT_GUESSES", "3/10m")]).await;
+    let phone = fresh_phone();
+    for submitted in ["123456", "12345678"] {
+        let answer = service.verify_from(STRANGER, &phone, submitted).await;
+        assert_eq!(answer.text("code"), "otp_expired");
+    }
+    let (id, code) = challenge(&service, &phone).await;
+    // Another length than the challenge's costs no attempt, but a poll.
+    let answer = service.verify_from(STRANGER, &phone, "12345678").await;
+    assert_eq!(answer.text("code"), "otp_mismatch");
+    assert_eq!(answer.body.get("attempts_remaining"), None);
+    assert_limited(&service.verify_from(STRANGER, &phone, &code).await);
+    // With the id the limit does not apply, whatever the address.
+    let body = json!({"otp": code, "phone_number": phone, "challenge_id": id});
+    let answer = service.post_from(STRANGER, "/verify", &body).await;
+    assert!(is_in(&answer), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_code_of_another_valid_length_is_not_counted() {
+    let service = Service::start_with(&[("OTP_MAX_ATTEMPTS", "1")]).await;
+    let phone = fresh_phone();
+    let (id, code) = challenge(&service, &phone).await;
+    for _ in 0..3 {
+        for submitted in ["12345678", "1234567890"] {
+            let by_id = service.verify_challenge(&phone, submitted, &id).await;
+            let without = service.verify(&phone, submitted).await;
+            for answer in [by_id, without] {
+                assert_eq!(answer.failure(), (401, "Invalid OTP", "otp_mismatch"));
+                assert_eq!(answer.body.get("attempts_remaining"), None);
+            }
+        }
+    }
+    assert!(is_in(&service.verify(&phone, &code).await));
+}
