@@ -6,6 +6,8 @@ cd "$(dirname "$0")/.."
 
 port=${PORT:-9000}
 export SMS_PROVIDER=${SMS_PROVIDER:-log} OTP_LOCAL=${OTP_LOCAL:-1} ALLOWED_COUNTRIES=${ALLOWED_COUNTRIES:-*}
+# Trying out is no attack on a range of numbers.
+export LIMIT_RANGE=${LIMIT_RANGE:-off}
 export TOKEN_ISSUER=${TOKEN_ISSUER:-http://localhost:$port} TOKEN_AUDIENCE=${TOKEN_AUDIENCE:-otp-auth}
 
 main() {
@@ -54,7 +56,7 @@ keep_signing_key() {
 # The file that `sam local invoke --env-vars` takes.
 write_sam_environment() {
     local name value variables=''
-    for name in DATABASE_URL REDIS_URL SMS_PROVIDER OTP_LOCAL OTP_PEPPER ALLOWED_COUNTRIES \
+    for name in DATABASE_URL REDIS_URL SMS_PROVIDER OTP_LOCAL OTP_PEPPER ALLOWED_COUNTRIES LIMIT_RANGE \
         TOKEN_ISSUER TOKEN_AUDIENCE TOKEN_PRIVATE_KEY; do
         value=${!name}
         case $name in DATABASE_URL | REDIS_URL) value=$(as_seen_from_container "$value") ;; esac
@@ -93,7 +95,7 @@ The code then stands in a line below that has "message":"Generated OTP". Put it 
   curl -i http://localhost:$port/verify -H 'Content-Type: application/json' \\
     -d '{"otp":"CODE","phone_number":"+14155552671"}'
 
-With the access_token of the answer:
+With the access_token of the response:
 
   curl -i http://localhost:$port/me -H 'Authorization: Bearer ACCESS_TOKEN'
 

@@ -102,6 +102,11 @@ impl RedisServer {
         cmd.query_async(&mut self.connect().await).await.unwrap()
     }
 
+    /// The id of the phone's newest challenge.
+    pub async fn latest_challenge(&self, phone: &str) -> Option<String> {
+        self.run(&["GET", &format!("{{otp}}:latest:{phone}")]).await
+    }
+
     /// A connection of a test's own.
     pub async fn connect(&self) -> MultiplexedConnection {
         let client = redis::Client::open(self.url()).unwrap();

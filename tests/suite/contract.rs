@@ -25,6 +25,7 @@ async fn signup_sends_a_code_and_answers_how_to_go_on() {
                 "success": true,
                 "message": "OTP sent successfully",
                 "challenge_id": id,
+                "code_length": 6,
                 "expires_in": 300,
                 "resend_in": 30
             })
@@ -56,12 +57,13 @@ async fn verify_with_the_right_code_registers_and_answers_the_user() {
         .await
         .unwrap();
     assert_eq!(
-        (answer.status, answer.body),
+        (answer.status, &answer.body),
         (
             200,
-            json!({
+            &json!({
                 "success": true,
                 "message": "User registered successfully",
+                "device_token": answer.body["device_token"],
                 "data": {
                     "id": row.get::<_, i64>(0),
                     "created_at": row.get::<_, String>(1),

@@ -33,10 +33,9 @@ impl Deployed {
         Function::start("signup", settings).await
     }
 
-    /// The id of the pending challenge.
+    /// The id of the phone's newest challenge.
     async fn challenge(&self, phone: &str) -> Option<String> {
-        let key = format!("{{otp}}:challenge:{phone}");
-        self.redis.run(&["HGET", &key, "id"]).await
+        self.redis.latest_challenge(phone).await
     }
 }
 
@@ -52,7 +51,7 @@ fn assert_log_hides(function: &Function, phone: &str) {
 }
 
 #[tokio::test]
-async fn a_provider_that_refuses_is_502_and_takes_the_challenge_back() {
+async fn a_provider_that_refuses_is_502_and_the_challenge_is_revoked() {
     for behaviour in [
         Behaviour::Refuse(400, "InvalidParameter"),
         Behaviour::Refuse(400, "Throttling"),
@@ -78,7 +77,7 @@ async fn a_provider_that_refuses_is_502_and_takes_the_challenge_back() {
 }
 
 #[tokio::test]
-async fn a_provider_that_cannot_be_reached_is_502_and_takes_the_challenge_back() {
+async fn a_provider_that_cannot_be_reached_is_502_and_the_challenge_is_revoked() {
     let deployed = Deployed::new().await;
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let closed = format!("http://{}", listener.local_addr().unwrap());
@@ -156,6 +155,45 @@ async fn a_refused_resend_leaves_the_code_that_arrived_valid() {
         deployed.challenge(&phone).await,
         Some(sent.text("challenge_id").to_owned())
     );
+}
+
+#[tokio::test]
+async fn a_number_that_the_provider_rejects_cannot_be_asked_for_without_end() {
+    let deployed = Deployed::new().await;
+    let provider = Provider::start(Behaviour::Refuse(400, "InvalidParameter")).await;
+    let own = [
+        ("LIMIT_PHONE", "2/1h"),
+        ("LIMIT_ADDRESS", "5/1h"),
+        ("LIMIT_RANGE", "1/6h"),
+        ("LIMIT_COUNTRY", "1/1h"),
+        ("LIMIT_TOTAL", "1/1h"),
+        ("LIMIT_TOTAL_MAX", "1/1h"),
+    ];
+    let mut signup = deployed.signup(&provider.url(), &own).await;
+    let rejected = fresh_phone();
+    for attempt in 0..10 {
+        let status = signup.sign_up(&rejected).await.status;
+        assert_eq!(status, if attempt < 2 { 502 } else { 429 });
+    }
+    assert_eq!(provider.requests().len(), 2);
+    // Range, country and total have their share again, the address has not.
+    for (attempt, last) in (100..110).enumerate() {
+        let neighbour = format!("{}{last}", &rejected[..rejected.len() - 3]);
+        let status = signup.sign_up(&neighbour).await.status;
+        assert_eq!(status, if attempt < 3 { 502 } else { 429 });
+    }
+    assert_eq!(provider.requests().len(), 5);
+}
+
+#[tokio::test]
+async fn whatever_an_unknown_outcome_took_stays_taken() {
+    let deployed = Deployed::new().await;
+    let provider = Provider::start(Behaviour::BreakOff).await;
+    let own = [("LIMIT_TOTAL", "1/1h")];
+    let mut signup = deployed.signup(&provider.url(), &own).await;
+    assert_eq!(signup.sign_up(&fresh_phone()).await.status, 200);
+    assert_eq!(signup.sign_up(&fresh_phone()).await.status, 429);
+    assert_eq!(provider.requests().len(), 1);
 }
 
 #[tokio::test]

@@ -89,3 +89,67 @@ async fn the_round_trip_counter_counts() {
     client.batch_execute("SELECT 1").await.unwrap();
     assert_eq!(proxy.round_trips() - before, 2);
 }
+
+#[tokio::test]
+async fn zz_measure() {
+    let service = Service::start_with(&tests::LIMITS.map(|name| (name, ""))).await;
+    let env: Vec<(String, String)> =
+        tests::settings(&service.database.url(), &service.redis_server.url());
+    let _ = env;
+    let mut calls = Vec::new();
+    for _ in 0..300 {
+        let phone = fresh_phone();
+        let address = format!(
+            "198.51.{}.{}",
+            tests::random_number() % 200,
+            tests::random_number() % 200
+        );
+        let s = service.sign_up_from(&address, &phone).await;
+        if s.status == 200 {
+            calls.push((phone, s.text("challenge_id").to_owned()));
+        }
+    }
+    let stats: String = service.redis_server.run(&["INFO", "commandstats"]).await;
+    println!(
+        "{}\n{}",
+        calls.len(),
+        stats
+            .lines()
+            .filter(|l| l.contains("eval"))
+            .collect::<Vec<_>>()
+            .join("\n")
+    );
+    service
+        .redis_server
+        .run::<()>(&["CONFIG", "RESETSTAT"])
+        .await;
+    for (phone, id) in &calls {
+        service.verify_challenge(phone, "123456", id).await;
+    }
+    let stats: String = service.redis_server.run(&["INFO", "commandstats"]).await;
+    println!(
+        "mismatch {}",
+        stats
+            .lines()
+            .filter(|l| l.contains("eval"))
+            .collect::<Vec<_>>()
+            .join("\n")
+    );
+    service
+        .redis_server
+        .run::<()>(&["CONFIG", "RESETSTAT"])
+        .await;
+    for (phone, id) in &calls {
+        let c = tests::last_code_to(phone).await;
+        service.verify_challenge(phone, &c, id).await;
+    }
+    let stats: String = service.redis_server.run(&["INFO", "commandstats"]).await;
+    println!(
+        "match {}",
+        stats
+            .lines()
+            .filter(|l| l.contains("eval"))
+            .collect::<Vec<_>>()
+            .join("\n")
+    );
+}

@@ -111,9 +111,12 @@ async fn a_code_whose_issue_was_not_confirmed_is_issued_once_and_costs_one_send(
         let answer = in_time(service.sign_up("Ada", &phone)).await;
         assert_eq!(answer.status, 200, "{fault:?}");
         assert_eq!(service.redis.faults_met(), 1);
-        let key = format!("{{otp}}:challenge:{phone}");
-        let id: String = service.redis_server.run(&["HGET", &key, "id"]).await;
-        assert_eq!(id, answer.text("challenge_id"), "{fault:?}");
+        let id = service.redis_server.latest_challenge(&phone).await;
+        assert_eq!(
+            id.as_deref(),
+            Some(answer.text("challenge_id")),
+            "{fault:?}"
+        );
         assert_eq!(provider.messages_to(&phone).len(), 1, "{fault:?}");
         // Of two sends one was taken.
         assert_eq!(service.sign_up("Ada", &phone).await.status, 200);
@@ -132,8 +135,10 @@ async fn a_guess_whose_answer_is_lost_may_count_twice_and_is_never_free() {
         service.redis.after(0, fault);
         let answer = in_time(service.verify(&phone, &wrong(&code))).await;
         assert!([401, 503].contains(&answer.status), "{fault:?}: {answer:?}");
-        let key = format!("{{otp}}:challenge:{phone}");
-        let counted: u32 = service.redis_server.run(&["HGET", &key, "attempts"]).await;
+        let id = service.redis_server.latest_challenge(&phone).await.unwrap();
+        let key = format!("{{otp}}:challenge:{id}");
+        let command = ["HGET", &key, "wrong_as_latest"];
+        let counted: u32 = service.redis_server.run(&command).await;
         assert!((2..=3).contains(&counted), "{fault:?}: {counted}");
         if answer.status == 401 {
             assert_eq!(answer.body["attempts_remaining"], 5 - counted, "{fault:?}");
@@ -154,17 +159,16 @@ async fn a_redis_that_stops_answering_is_503_once_and_sends_nothing() {
         let answer = in_time(service.sign_up("Ada", &phone)).await;
         assert_unavailable(&answer, "Failed to store user data");
         assert!(provider.messages_to(&phone).is_empty());
-        // What it took was given back.
-        let key = format!("{{otp}}:challenge:{phone}");
-        let left: u32 = service.redis_server.run(&["EXISTS", &key]).await;
-        assert_eq!(left, 0, "{fault:?}");
+        // The challenge was revoked.
+        let left = service.redis_server.latest_challenge(&phone).await;
+        assert_eq!(left, None, "{fault:?}");
         assert_eq!(service.sign_up("Ada", &phone).await.status, 200);
     }
 }
 
-/// It was written to a connection that was left since, and taken back before it arrived.
+/// It was written to a connection that was left since, and revoked before it arrived.
 #[tokio::test]
-async fn a_request_that_redis_hears_too_late_takes_nothing_and_voids_no_code() {
+async fn a_request_that_redis_hears_too_late_takes_nothing_and_is_not_the_newest() {
     let service = start(&[("LIMIT_PHONE", "2/1d")]).await;
     let phone = fresh_phone();
     let code = service.code_for(&phone).await;

@@ -8,7 +8,9 @@ use std::{collections::BTreeMap, env, time::Duration};
 
 use futures_util::future::join_all;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
-use tests::{Answer, Behaviour, Fault, Provider, Proxy, Service, fresh_phone, until, wrong};
+use tests::{
+    Answer, Behaviour, Fault, Provider, Proxy, Service, Tokens, code_in, fresh_phone, until, wrong,
+};
 
 use super::{in_time, rows};
 
@@ -16,7 +18,7 @@ use super::{in_time, rows};
 const SIDE_BY_SIDE: u64 = 4;
 
 const MAX_ATTEMPTS: u32 = 3;
-const MAX_MESSAGES: usize = 3;
+const MAX_MESSAGES: usize = 6;
 
 /// Short, so that thousands of timeouts can be waited for.
 const SETTINGS: [(&str, &str); 5] = [
@@ -24,7 +26,7 @@ const SETTINGS: [(&str, &str); 5] = [
     ("SMS_TIMEOUT_MS", "300"),
     ("REQUEST_TIMEOUT_MS", "700"),
     ("OTP_MAX_ATTEMPTS", "3"),
-    ("LIMIT_PHONE", "3/1d"),
+    ("LIMIT_PHONE", "6/1d"),
 ];
 
 /// One person's requests, and what breaks during each.
@@ -48,6 +50,11 @@ enum Action {
     Wrongs(usize),
     /// A code that was sent before the last one.
     Old,
+    LogIn,
+    /// The newest refresh token, so often at once.
+    Refresh(usize),
+    Me,
+    LogOut,
 }
 
 /// What a store suffers while one action goes on.
@@ -75,12 +82,21 @@ struct World {
 struct Run<'a> {
     world: &'a World,
     phone: String,
-    /// The challenges that were answered with 200, the last one with its code.
+    /// The newest challenge whose code is known, and the code.
     challenge: Option<(String, String)>,
     /// Guesses that were told to be wrong, by challenge.
     mismatches: BTreeMap<String, u32>,
+    /// How often each challenge let somebody in.
+    uses: BTreeMap<String, usize>,
     registrations: usize,
+    session: Option<Session>,
     redis_kept_its_memory: bool,
+}
+
+/// The tokens of the last sign-in.
+struct Session {
+    tokens: Tokens,
+    is_over: bool,
 }
 
 /// What came of all schedules: how often which answer.
@@ -114,7 +130,7 @@ async fn whatever_breaks_no_invariant_does() {
 
 fn draw(seed: u64) -> Vec<Step> {
     let mut chance = ChaCha8Rng::seed_from_u64(seed);
-    let steps = chance.random_range(3..=8);
+    let steps = chance.random_range(3..=10);
     let mut schedule: Vec<Step> = (0..steps).map(|_| draw_step(&mut chance)).collect();
     // Nothing else is of interest before it.
     schedule[0].action = Action::SignUp;
@@ -122,14 +138,19 @@ fn draw(seed: u64) -> Vec<Step> {
 }
 
 fn draw_step(chance: &mut ChaCha8Rng) -> Step {
-    let action = match chance.random_range(0..12) {
+    let action = match chance.random_range(0..19) {
         0..3 => Action::SignUp,
         3 => Action::SignUps(chance.random_range(2..=4)),
         4..7 => Action::Right,
         7 => Action::Rights(chance.random_range(2..=5)),
         8..10 => Action::Wrong,
         10 => Action::Wrongs(chance.random_range(2..=5)),
-        _ => Action::Old,
+        11 => Action::Old,
+        12..14 => Action::LogIn,
+        14..16 => Action::Refresh(1),
+        16 => Action::Refresh(chance.random_range(2..=4)),
+        17 => Action::Me,
+        _ => Action::LogOut,
     };
     let provider = match chance.random_range(0..10) {
         0 => Behaviour::Refuse(400, "Throttling"),
@@ -193,7 +214,9 @@ impl World {
             phone: fresh_phone(),
             challenge: None,
             mismatches: BTreeMap::new(),
+            uses: BTreeMap::new(),
             registrations: 0,
+            session: None,
             redis_kept_its_memory: true,
         };
         for (number, step) in schedule.iter().enumerate() {
@@ -202,9 +225,6 @@ impl World {
             run.redis_kept_its_memory &= !matches!(step.redis, Some(Trouble::Emptied));
             run.act(step.action, &told, tally).await;
             self.end().await;
-            if matches!(step.action, Action::SignUp | Action::SignUps(_)) {
-                run.look_after_the_code().await;
-            }
             run.check(&told).await;
         }
         run.check_that_nothing_is_lost(&|| format!("FAULT_SEED={seed}: {schedule:#?}"))
@@ -239,7 +259,7 @@ impl World {
             let Some(message) = self.provider.messages_to(&phone).pop() else {
                 return false;
             };
-            self.service.verify(&phone, &message[..6]).await.status == 200
+            self.service.verify(&phone, &code_in(&message)).await.status == 200
         })
         .await;
     }
@@ -258,34 +278,57 @@ async fn suffer(store: &Proxy, trouble: Option<Trouble>) {
 impl Run<'_> {
     async fn act(&mut self, action: Action, told: &impl Fn() -> String, tally: &mut Tally) {
         match action {
-            Action::SignUp => self.sign_up(1, told, tally).await,
-            Action::SignUps(times) => self.sign_up(times, told, tally).await,
+            Action::SignUp => self.ask("/signup", 1, told, tally).await,
+            Action::SignUps(times) => self.ask("/signup", times, told, tally).await,
+            Action::LogIn => self.ask("/login", 1, told, tally).await,
             Action::Right => self.verify(1, |code| code, told, tally).await,
             Action::Rights(times) => self.verify(times, |code| code, told, tally).await,
             Action::Wrong => self.verify(1, |code| wrong(&code), told, tally).await,
             Action::Wrongs(times) => self.verify(times, |code| wrong(&code), told, tally).await,
             Action::Old => self.verify_old(told, tally).await,
+            Action::Refresh(times) => self.refresh(times, told, tally).await,
+            Action::Me => self.me(told, tally).await,
+            Action::LogOut => self.log_out(told, tally).await,
         }
     }
 
-    async fn sign_up(&mut self, times: usize, told: &impl Fn() -> String, tally: &mut Tally) {
+    /// Asks for a code by a sign-up or a login, so often at once.
+    async fn ask(
+        &mut self,
+        path: &str,
+        times: usize,
+        told: &impl Fn() -> String,
+        tally: &mut Tally,
+    ) {
         let before = self.world.provider.messages_to(&self.phone).len();
-        let requests = (0..times).map(|_| in_time(self.world.service.sign_up("Ada", &self.phone)));
+        let service = &self.world.service;
+        let requests = (0..times).map(async |_| match path {
+            "/login" => in_time(service.log_in(&self.phone)).await,
+            _ => in_time(service.sign_up("Ada", &self.phone)).await,
+        });
         let answers = join_all(requests).await;
         let messages = self.world.provider.messages_to(&self.phone);
+        let is_registered = self.registered().await;
         let mut sent = 0;
         for answer in &answers {
-            tally.count("signup", answer);
-            let known = [200, 409, 429, 502, 503].contains(&answer.status);
+            tally.count(path, answer);
+            let open = if path == "/login" { 404 } else { 409 };
+            let known = [200, open, 429, 502, 503].contains(&answer.status);
             assert!(known, "{answer:?} in {}", told());
             assert!(
                 answer.status != 503 || answer.retry_after() > 0,
                 "{}",
                 told()
             );
+            // Nothing registers meanwhile, so whoever is told something is told the truth.
+            let says_registered = match (path, answer.status) {
+                (_, 409) | ("/login", 200) => Some(true),
+                (_, 404) | ("/signup", 200) => Some(false),
+                _ => None,
+            };
             assert!(
-                answer.status != 409 || self.registered().await,
-                "{}",
+                says_registered.is_none_or(|says| says == is_registered),
+                "{answer:?} in {}",
                 told()
             );
             sent += usize::from(answer.status == 200);
@@ -293,16 +336,14 @@ impl Run<'_> {
         // A code that may have been sent counts as sent, and no other is.
         let new = messages.len() - before;
         assert!(new <= sent, "{new} messages, {answers:?} in {}", told());
+        // Without its message the code is unknown to this test, too. Whatever failed, the older challenge
+        // is as good as before.
         if let [answer] = &answers[..]
             && answer.status == 200
+            && new == 1
         {
-            // Without its message the code is unknown to this test, too.
-            let code = (new == 1).then(|| messages[before][..6].to_owned());
             let id = answer.text("challenge_id").to_owned();
-            self.challenge = code.map(|code| (id, code));
-        } else if sent > 0 {
-            // Which of several is the pending one is not known.
-            self.challenge = None;
+            self.challenge = Some((id, code_in(&messages[before])));
         }
     }
 
@@ -324,6 +365,9 @@ impl Run<'_> {
             if answer.text("code") == "otp_mismatch" {
                 *self.mismatches.entry(id.clone()).or_default() += 1;
             }
+            if answer.status == 200 {
+                *self.uses.entry(id.clone()).or_default() += 1;
+            }
             self.heard(&answer, told, tally).await;
         }
     }
@@ -333,17 +377,18 @@ impl Run<'_> {
         let last = self.challenge.as_ref().map(|(_, code)| code.as_str());
         let Some(old) = messages
             .iter()
-            .map(|text| &text[..6])
-            .find(|&code| Some(code) != last)
+            .map(|text| code_in(text))
+            .find(|code| Some(code.as_str()) != last)
         else {
             return;
         };
-        let answer = in_time(self.world.service.verify(&self.phone, old)).await;
+        let answer = in_time(self.world.service.verify(&self.phone, &old)).await;
         self.heard(&answer, told, tally).await;
     }
 
     async fn heard(&mut self, answer: &Answer, told: &impl Fn() -> String, tally: &mut Tally) {
-        tally.count("verify", answer);
+        tally.count("/verify", answer);
+        // A 404 is for a login, and nobody is deleted here.
         let known = [200, 401, 409, 429, 503].contains(&answer.status);
         assert!(known, "{answer:?} in {}", told());
         assert!(
@@ -354,21 +399,70 @@ impl Run<'_> {
         if [200, 409].contains(&answer.status) {
             assert!(self.registered().await, "{answer:?} in {}", told());
         }
-        self.registrations += usize::from(answer.status == 200);
+        if answer.status == 200 {
+            let is_new = answer.text("message") == "User registered successfully";
+            self.registrations += usize::from(is_new);
+            self.session = Some(Session {
+                tokens: Tokens::of(answer),
+                is_over: false,
+            });
+        }
+    }
+
+    /// A session goes on until it is logged out: whatever was lost, the same token brings the same
+    /// successor.
+    async fn refresh(&mut self, times: usize, told: &impl Fn() -> String, tally: &mut Tally) {
+        let Some(Session { tokens, is_over }) = &self.session else {
+            return;
+        };
+        let service = &self.world.service;
+        let requests = (0..times).map(|_| in_time(service.refresh(&tokens.refresh)));
+        let answers = join_all(requests).await;
+        let expected = if *is_over { 401 } else { 200 };
+        let mut successor = None;
+        for answer in &answers {
+            tally.count("/token/refresh", answer);
+            let known = [expected, 503].contains(&answer.status);
+            assert!(known, "{answer:?} in {}", told());
+            if answer.status == 200 {
+                let tokens = Tokens::of(answer);
+                let first = successor.get_or_insert_with(|| tokens.clone());
+                assert_eq!(first.refresh, tokens.refresh, "{}", told());
+            }
+        }
+        if let (Some(session), Some(tokens)) = (&mut self.session, successor) {
+            session.tokens = tokens;
+        }
+    }
+
+    async fn me(&mut self, told: &impl Fn() -> String, tally: &mut Tally) {
+        let Some(Session { tokens, is_over }) = &self.session else {
+            return;
+        };
+        let bearer = format!("Bearer {}", tokens.access);
+        let answer = in_time(self.world.service.me(Some(&bearer))).await;
+        tally.count("/me", &answer);
+        let expected = if *is_over { 401 } else { 200 };
+        let known = [expected, 503].contains(&answer.status);
+        assert!(known, "{answer:?} in {}", told());
+    }
+
+    async fn log_out(&mut self, told: &impl Fn() -> String, tally: &mut Tally) {
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        let answer = in_time(self.world.service.log_out(&session.tokens.refresh)).await;
+        tally.count("/logout", &answer);
+        match answer.status {
+            200 => session.is_over = true,
+            // Nobody knows whether it was carried out.
+            503 => self.session = None,
+            _ => panic!("{answer:?} in {}", told()),
+        }
     }
 
     async fn registered(&self) -> bool {
         rows(&self.world.service.database, &self.phone).await == 1
-    }
-
-    /// A request for a code that failed gives the older one back, unless Redis failed then, too. Whether
-    /// it could is up to the machine, so what this schedule goes on with is what is there.
-    async fn look_after_the_code(&mut self) {
-        if let Some((id, _)) = &self.challenge
-            && self.attempts_of(id).await.is_none()
-        {
-            self.challenge = None;
-        }
     }
 
     /// What is true at any time.
@@ -376,6 +470,7 @@ impl Run<'_> {
         let rows = rows(&self.world.service.database, &self.phone).await;
         assert!(rows <= 1, "{rows} rows after {}", told());
         assert!(self.registrations <= 1, "{}", told());
+        assert!(self.uses.values().all(|&uses| uses <= 1), "{}", told());
         let database = self.world.service.database.connect().await;
         if let Some((id, _)) = &self.challenge {
             let used = "SELECT count(*) FROM used_challenges WHERE challenge_id = $1";
@@ -400,13 +495,13 @@ impl Run<'_> {
         }
     }
 
-    /// How many wrong codes are counted for this challenge, while it is the pending one.
+    /// How many wrong codes are counted for this challenge by its id, while it is pending.
     async fn attempts_of(&self, id: &str) -> Option<u32> {
-        let key = format!("{{otp}}:challenge:{}", self.phone);
-        let command = ["HMGET", &key, "id", "attempts"];
-        let (pending, attempts): (Option<String>, Option<u32>) =
+        let key = format!("{{otp}}:challenge:{id}");
+        let command = ["HMGET", &key, "phone", "wrong_by_id"];
+        let (phone, wrong): (Option<String>, Option<u32>) =
             self.world.service.redis_server.run(&command).await;
-        attempts.filter(|_| pending.as_deref() == Some(id))
+        phone.map(|_| wrong.unwrap_or_default())
     }
 
     /// A code that was sent, and neither used nor spent, still works.
