@@ -157,10 +157,6 @@ fn challenge_key(id: &ChallengeId) -> String {
     format!("{{otp}}:challenge:{}", id.as_str())
 }
 
-fn revoked_key(id: &ChallengeId) -> String {
-    format!("{{otp}}:revoked:{}", id.as_str())
-}
-
 fn latest_key(phone: &PhoneNumber) -> String {
     format!("{{otp}}:latest:{}", phone.as_e164())
 }

@@ -475,6 +475,44 @@ async fn a_refused_message_takes_its_strike_back() {
     assert!((6 * 3600 - 60..=6 * 3600).contains(&wait), "{wait}");
 }
 
+#[tokio::test]
+async fn what_an_answer_has_returned_a_refusal_does_not_give_back_again() {
+    let service = Service::start_with(&[("LIMIT_TOTAL", "3/1h")]).await;
+    let phone = fresh_phone();
+    let refused = service.sign_up("Ada", &phone).await;
+    get_in(&service, &phone).await;
+    for _ in 0..2 {
+        let answer = service.sign_up("Ada", &fresh_phone()).await;
+        assert_eq!(answer.status, 200);
+    }
+    revoke(&service, &phone, refused.text("challenge_id")).await;
+    assert_eq!(service.sign_up("Ada", &fresh_phone()).await.status, 200);
+    assert_limited(&service.sign_up("Ada", &fresh_phone()).await);
+}
+
+#[tokio::test]
+async fn after_refused_messages_the_newest_challenge_is_the_one_before_unless_another_came() {
+    let service = Service::start().await;
+    let phone = fresh_phone();
+    let first = service.sign_up("Ada", &phone).await;
+    let code = last_code_to(&phone).await;
+    // Two that overlap, of which the older is refused first.
+    let second = service.sign_up("Ada", &phone).await;
+    let third = service.sign_up("Ada", &phone).await;
+    for refused in [&second, &third] {
+        revoke(&service, &phone, refused.text("challenge_id")).await;
+    }
+    let newest = service.redis_server.latest_challenge(&phone).await;
+    assert_eq!(newest.as_deref(), Some(first.text("challenge_id")));
+
+    let fourth = service.sign_up("Ada", &phone).await;
+    revoke(&service, &phone, first.text("challenge_id")).await;
+    let newest = service.redis_server.latest_challenge(&phone).await;
+    assert_eq!(newest.as_deref(), Some(fourth.text("challenge_id")));
+    let voided = service.verify_challenge(&phone, &code, first.text("challenge_id"));
+    assert_eq!(voided.await.text("code"), "otp_expired");
+}
+
 async fn revoke(service: &Service, phone: &str, id: &str) {
     use shared::{
         challenge::{ChallengeId, ClientAddress, CodeRequest, Purpose},

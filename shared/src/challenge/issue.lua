@@ -3,11 +3,10 @@
 --
 -- KEYS     1  challenge     by its id
 --          2  latest        the id of the phone's newest challenge
---          3  revoked       exists if this challenge was revoked before its issue arrived
---          4  unanswered    what the phone's codes took since its last success, an entry a code
---          5  range         the trust that the phone's range has earned
---          6  misses of the phone     7  misses of the service
---          8… one for each of the limits
+--          3  unanswered    what the phone's codes took since its last success, an entry a code
+--          4  range         the trust that the phone's range has earned
+--          5  misses of the phone     6  misses of the service
+--          7… one for each of the limits
 -- ARGV[1]  JSON:
 --   offset_ms             added to the clock; 0 outside tests
 --   id, phone, purpose    of the challenge
@@ -29,7 +28,7 @@
 -- after its last, and a strike with it. Otherwise it does not refill. While less than half of the total
 -- is left, a range that never answered gets one code per `wait_us` only.
 
-local challenge, latest, revoked, unanswered, range = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local challenge, latest, unanswered, range = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local day_ms, longest_wait_us = 86400000, 30 * 86400 * 1000000
 -- Range trust outlives the longest wait, or that wait would end in a new range's trust.
 local range_memory_ms = 60 * day_ms
@@ -38,18 +37,17 @@ local remembered_codes = 20
 local counts_unanswered = { address = true, country = true, total = true }
 
 -- A caller that lost the reply asks again with the same id.
-local issued_length = redis.call('HGET', challenge, 'length')
-if issued_length then
-  return cjson.encode({ issued = { length = tonumber(issued_length) } })
-end
-if redis.call('EXISTS', revoked) == 1 then
+local before = redis.call('HMGET', challenge, 'length', 'revoked')
+if before[1] then
+  return cjson.encode({ issued = { length = tonumber(before[1]) } })
+elseif before[2] then
   return '"revoked"'
 end
 
-local stored = redis.call('MGET', unpack(KEYS, 6))
+local stored = redis.call('MGET', unpack(KEYS, 5))
 local limits = arguments.limits
 for i, limit in ipairs(limits) do
-  with_state(limit, KEYS[7 + i], stored[2 + i])
+  with_state(limit, KEYS[6 + i], stored[2 + i])
 end
 local kind, wait = exhausted(limits)
 
@@ -118,17 +116,18 @@ local code = codes[place]
 local entry = ''
 if not arguments.device then
   entry = cjson.encode({ limits = took, range = trust ~= nil })
-  redis.call('LPUSH', unanswered, entry)
-  redis.call('LTRIM', unanswered, 0, remembered_codes - 1)
+  if redis.call('LPUSH', unanswered, entry) > remembered_codes then
+    redis.call('LTRIM', unanswered, 0, remembered_codes - 1)
+  end
   redis.call('PEXPIRE', unanswered, day_ms)
 end
+local previous = redis.call('SET', latest, arguments.id, 'PX', arguments.lifetime_ms, 'GET')
 redis.call('HSET', challenge,
   'phone', arguments.phone, 'purpose', arguments.purpose, 'name', arguments.name or '',
   'device', arguments.device or '', 'digest', code.digest, 'length', code.length, 'miss', code.miss,
   'choice', #codes == 1 and 'only' or place == 1 and 'shortest' or 'longer',
   'took', entry, 'took_strike', took_strike and 1 or 0,
-  'previous', redis.call('GET', latest) or '',
+  'previous', previous or '',
   'expires_at', string.format('%.0f', now + arguments.lifetime_ms * 1000))
 redis.call('PEXPIRE', challenge, arguments.lifetime_ms)
-redis.call('SET', latest, arguments.id, 'PX', arguments.lifetime_ms)
 return cjson.encode({ issued = { length = code.length, full_misses = #full_misses > 0 and full_misses or nil } })

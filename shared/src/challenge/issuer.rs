@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{
     ChallengeId, Limited, LimitedReply, Purpose, Store, challenge_key, latest_key,
     limits::{AppliedLimit, AppliedMisses, ClientAddress, Kind, Misses, SendLimits, Trust},
-    range_key, revoked_key, unanswered_key,
+    range_key, unanswered_key,
 };
 use crate::{
     config::{self, Env},
@@ -192,7 +192,6 @@ impl Issuer {
         let keys = [
             challenge_key(id),
             latest_key(phone),
-            revoked_key(id),
             unanswered_key(phone),
             range_key(phone),
         ];
@@ -249,7 +248,6 @@ impl Issuer {
         let keys = [
             challenge_key(id),
             latest_key(phone),
-            revoked_key(id),
             unanswered_key(phone),
             range_key(phone),
         ];

@@ -2,12 +2,11 @@
 -- the country and the total; not from the phone, the address or the device, or a number that the
 -- provider rejects could be asked for without end.
 --
--- KEYS     1  challenge     by its id
+-- KEYS     1  challenge     by its id; remembers that it is revoked, since its issue may be on its way
 --          2  latest        the id of the phone's newest challenge
---          3  revoked       remembers the challenge: its issue may still be on its way
---          4  unanswered    what the phone's codes took since its last success
---          5  range         the trust that the phone's range has earned
---          6… one for each of the limits
+--          3  unanswered    what the phone's codes took since its last success
+--          4  range         the trust that the phone's range has earned
+--          5… one for each of the limits
 -- ARGV[1]  JSON:
 --   offset_ms   added to the clock; 0 outside tests
 --   id          of the challenge
@@ -15,26 +14,28 @@
 --
 -- Returns JSON: "revoked", or "absent" when that challenge is not there (any more)
 
-local challenge, latest, revoked, unanswered, range = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local is_given_back = { country = true, total = true, range_max = true, total_max = true }
+local challenge, latest, unanswered, range = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local is_given_back = { country = true, total = true }
+local is_ceiling = { range_max = true, total_max = true }
 
-redis.call('SET', revoked, 1, 'EX', 600)
 local state = redis.call('HMGET', challenge, 'took', 'took_strike', 'previous')
 local took, took_strike, previous = state[1], state[2] == '1', state[3]
+redis.call('DEL', challenge)
+redis.call('HSET', challenge, 'revoked', 1, 'previous', previous or '')
+redis.call('EXPIRE', challenge, 600)
 if not took then
   return '"absent"'
 end
 
+-- If an answer to another code of the phone came first, it has returned this code's share already.
+local is_owed = took ~= '' and redis.call('LREM', unanswered, 1, took) == 1
 for i, limit in ipairs(arguments.limits) do
-  if is_given_back[limit.kind] then
-    local key = KEYS[5 + i]
+  if is_ceiling[limit.kind] or is_owed and is_given_back[limit.kind] then
+    local key = KEYS[4 + i]
     take(with_state(limit, key, redis.call('GET', key)), -1)
   end
 end
-
--- What the phone still owes after this is the address's share alone. An answer to another code of it
--- before this refusal has returned the entry whole.
-if took ~= '' and redis.call('LREM', unanswered, 1, took) == 1 then
+if is_owed then
   local entry = cjson.decode(took)
   if entry.range then
     redis.call('HINCRBY', range, 'left', 1)
@@ -42,6 +43,7 @@ if took ~= '' and redis.call('LREM', unanswered, 1, took) == 1 then
       redis.call('HINCRBY', range, 'strikes', -1)
     end
   end
+  -- An answer will still return the address's share.
   local address = {}
   for _, pair in ipairs(entry.limits) do
     if pair[1]:find('{otp}:limit:address:', 1, true) == 1 then
@@ -52,9 +54,17 @@ if took ~= '' and redis.call('LREM', unanswered, 1, took) == 1 then
   redis.call('PEXPIRE', unanswered, 86400000)
 end
 
-redis.call('DEL', challenge)
+-- The newest is now the one before it, or the one before that if it was revoked too.
 if redis.call('GET', latest) == arguments.id then
-  local lifetime = redis.call('PTTL', '{otp}:challenge:' .. previous)
+  local key, is_revoked
+  repeat
+    key = '{otp}:challenge:' .. previous
+    is_revoked = redis.call('HGET', key, 'revoked')
+    if is_revoked then
+      previous = redis.call('HGET', key, 'previous')
+    end
+  until not is_revoked
+  local lifetime = redis.call('PTTL', key)
   if lifetime > 0 then
     redis.call('SET', latest, previous, 'PX', lifetime)
   else
