@@ -157,7 +157,7 @@ async fn codes_of_a_known_device_stay_short_and_add_no_misses() {
 
 #[tokio::test]
 async fn guesses_without_the_id_at_a_known_devices_code_count_as_any() {
-    let service = Service::start_with(&[("MISSES_TOTAL", "4/1d")]).await;
+    let service = Service::start_with(&[("MISSES_TOTAL", "5/1d")]).await;
     let phone = fresh_phone();
     let device = known_device(&service, &phone).await;
     let sent = service.log_in_on(&device, &phone).await;

@@ -170,7 +170,7 @@ async fn wrong_codes_spread_over_phones_and_addresses_make_all_new_codes_longer(
 }
 
 /// Whoever first collects short codes and then guesses at all of them would have as many guesses as
-/// there are codes. From half above the bucket's size on, a short code has to be asked for anew.
+/// there are codes. From a quarter above the bucket's size on, a short code has to be asked for anew.
 #[tokio::test]
 async fn short_codes_that_were_collected_before_are_void_once_the_service_is_guessed_at() {
     let service = Service::start_with(&[("MISSES_TOTAL", "10/1d")]).await;
@@ -187,15 +187,51 @@ async fn short_codes_that_were_collected_before_are_void_once_the_service_is_gue
             evaluated += u32::from(answer.body.get("attempts_remaining").is_some());
         }
     }
-    assert_eq!(evaluated, 15);
+    assert_eq!(evaluated, 12);
     let (phone, id, code) = &collected[4];
     let answer = service.verify_challenge(phone, code, id).await;
     assert_eq!(answer.text("code"), "otp_expired");
     // A new code, which is longer, lets its owner in.
     let (id, code) = guess_at(&service, phone, 4).await;
-    assert_eq!(code.len(), 8);
+    assert_eq!(code.len(), 10);
     let answer = service.verify_challenge(phone, &code, &id).await;
     assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
+async fn codes_of_the_middle_length_that_were_collected_are_void_later_and_the_longest_never() {
+    let settings = [("MISSES_TOTAL", "10/1d"), ("OTP_MAX_ATTEMPTS", "100")];
+    let service = Service::start_with(&settings).await;
+    let spent = fresh_phone();
+    let (short, short_code) = guess_at(&service, &spent, 10).await;
+    assert_eq!(short_code.len(), 6);
+    let mut collected = Vec::new();
+    for _ in 0..3 {
+        let phone = fresh_phone();
+        let (id, code) = guess_at(&service, &phone, 0).await;
+        assert_eq!(code.len(), 8);
+        collected.push((phone, id, code));
+    }
+    // Two more by the short one, then it is void.
+    for expected in ["otp_mismatch", "otp_mismatch", "otp_expired"] {
+        let submitted = wrong(&short_code);
+        let answer = service.verify_challenge(&spent, &submitted, &short).await;
+        assert_eq!(answer.text("code"), expected);
+    }
+    let phone = fresh_phone();
+    let (longest, longest_code) = guess_at(&service, &phone, 0).await;
+    assert_eq!(longest_code.len(), 10);
+    // The middle ones take about two hundred more, a hundredth each.
+    let mut evaluated = 0;
+    for (phone, id, code) in &collected {
+        for _ in 0..100 {
+            let answer = service.verify_challenge(phone, &wrong(code), id).await;
+            evaluated += u32::from(answer.text("code") == "otp_mismatch");
+        }
+    }
+    assert!((195..=205).contains(&evaluated), "{evaluated}");
+    let answer = service.verify_challenge(&phone, &longest_code, &longest);
+    assert_eq!(answer.await.status, 200);
 }
 
 #[tokio::test]
@@ -243,8 +279,9 @@ async fn only_the_first_match_of_a_challenge_forgives_wrong_codes() {
 
 #[tokio::test]
 async fn every_fifty_answered_codes_forgive_the_service_one_miss() {
-    let service = Service::start_with(&[("MISSES_TOTAL", "2/1d")]).await;
-    guess_at(&service, &fresh_phone(), 2).await;
+    let settings = [("MISSES_TOTAL", "10/1d"), ("OTP_MAX_ATTEMPTS", "10")];
+    let service = Service::start_with(&settings).await;
+    guess_at(&service, &fresh_phone(), 10).await;
     let phone = fresh_phone();
     let (id, code) = guess_at(&service, &phone, 0).await;
     assert_eq!(code.len(), 8);

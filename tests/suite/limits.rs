@@ -426,6 +426,22 @@ async fn a_login_of_a_registered_number_needs_no_trust_of_its_range() {
     assert_eq!(service.log_in(&phone).await.status, 200);
 }
 
+#[tokio::test]
+async fn logins_cannot_use_up_the_total_that_new_people_need_nor_the_other_way_round() {
+    let service = Service::start_with(&[("LIMIT_TOTAL", "2/1d")]).await;
+    let known = fresh_phone();
+    service.database.insert_user(&known).await;
+    for _ in 0..2 {
+        assert_eq!(service.log_in(&known).await.status, 200);
+    }
+    assert_limited(&service.log_in(&known).await);
+    for _ in 0..2 {
+        let answer = service.sign_up("Ada", &fresh_phone()).await;
+        assert_eq!(answer.status, 200);
+    }
+    assert_limited(&service.sign_up("Ada", &fresh_phone()).await);
+}
+
 /// Only moto's list of opted-out numbers could make it refuse, so the challenge is revoked by hand here;
 /// provider.rs does it through the wire.
 #[tokio::test]

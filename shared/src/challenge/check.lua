@@ -33,6 +33,10 @@ local most_trust = 20
 -- How much of a miss every answered code takes off the service, so that a large one keeps short codes.
 local credit = 1 / 50
 
+-- From so many times its count on, the service's bucket of misses voids codes of the shortest length,
+-- and of the next one: a quarter beyond where issue.lua sends no more of them.
+local void_from = { 1.25, 1.5 }
+
 local by_id = arguments.id ~= nil
 local guesses = by_id and {} or arguments.guesses
 for i, limit in ipairs(guesses) do
@@ -59,7 +63,7 @@ local key = '{otp}:challenge:' .. id
 local wrong_field = by_id and 'wrong_by_id' or 'wrong_as_latest'
 local own_wrong_field = by_id and wrong_field or 'wrong_from:' .. arguments.address
 local fields = redis.call('HMGET', key, 'phone', 'expires_at', 'length', 'digest', 'miss', 'device',
-  'choice', 'matched', 'took', wrong_field, own_wrong_field)
+  'place', 'lengths', 'matched', 'took', wrong_field, own_wrong_field)
 local expires_at = tonumber(fields[2] or 0)
 if fields[1] ~= arguments.phone or now >= expires_at then
   return refused('absent')
@@ -67,9 +71,9 @@ end
 if tonumber(fields[3]) ~= arguments.length then
   return refused('other_length')
 end
-local digest, miss, device, choice = fields[4], tonumber(fields[5]), fields[6], fields[7]
-local is_matched, took = fields[8], fields[9]
-local wrong, own_wrong = tonumber(fields[10] or 0), tonumber(fields[11] or 0)
+local digest, miss, device = fields[4], tonumber(fields[5]), fields[6]
+local place, lengths, is_matched, took = tonumber(fields[7]), tonumber(fields[8]), fields[9], fields[10]
+local wrong, own_wrong = tonumber(fields[11] or 0), tonumber(fields[12] or 0)
 if wrong >= arguments.max_attempts then
   return refused({ exhausted = { wait_us = math.ceil(expires_at - now) } })
 end
@@ -87,11 +91,11 @@ for i = 1, 2 do
 end
 local of_phone, of_service = misses[1], misses[2]
 if miss > 0 and not is_matched then
-  -- New codes are longer by now. Whoever collected short ones before must not guess at them all.
-  if of_service and choice == 'shortest' and wait_for(of_service) > of_service.period_us / 2 then
+  -- New codes are longer by now. Whoever collected shorter ones before must not guess at them all.
+  if of_service and place < lengths and is_full(of_service, void_from[place]) then
     return refused('absent')
   end
-  if of_phone and choice == 'only' and wait_for(of_phone) > 0 then
+  if of_phone and lengths == 1 and is_full(of_phone, 1) then
     return refused({ exhausted = { wait_us = math.ceil(wait_for(of_phone)) } })
   end
 end

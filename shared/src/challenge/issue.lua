@@ -96,16 +96,17 @@ if trust then
   redis.call('PEXPIRE', range, range_memory_ms)
 end
 
+-- A full bucket of misses makes codes one step longer, and two steps when it is so many times full.
 -- Known devices keep their short codes: strangers cannot ask in their name.
+local two_steps_from = { phone = 2, total = 1.25 }
 local longer, full_misses = 0, {}
 for i, whose in ipairs({ 'phone', 'total' }) do
   local bucket = arguments.misses[whose]
   if bucket and not arguments.device then
     with_state(bucket, nil, stored[i])
-    local overfull = wait_for(bucket)
-    if overfull > 0 then
+    if is_full(bucket, 1) then
       table.insert(full_misses, whose)
-      longer = math.max(longer, overfull > bucket.period_us and 2 or 1)
+      longer = math.max(longer, is_full(bucket, two_steps_from[whose]) and 2 or 1)
     end
   end
 end
@@ -125,7 +126,7 @@ local previous = redis.call('SET', latest, arguments.id, 'PX', arguments.lifetim
 redis.call('HSET', challenge,
   'phone', arguments.phone, 'purpose', arguments.purpose, 'name', arguments.name or '',
   'device', arguments.device or '', 'digest', code.digest, 'length', code.length, 'miss', code.miss,
-  'choice', #codes == 1 and 'only' or place == 1 and 'shortest' or 'longer',
+  'place', place, 'lengths', #codes,
   'took', entry, 'took_strike', took_strike and 1 or 0,
   'previous', previous or '',
   'expires_at', string.format('%.0f', now + arguments.lifetime_ms * 1000))

@@ -32,6 +32,11 @@ local function wait_for(limit)
   return limit.full_at + limit.step - limit.period_us - now
 end
 
+-- Whether a bucket of misses holds so many times its count that one more would not fit.
+local function is_full(bucket, times)
+  return bucket.full_at + bucket.step - now > bucket.period_us * times
+end
+
 -- The kind and the wait of the limit that is exhausted for longest; nil if none is.
 local function exhausted(limits)
   local kind, longest = nil, 0

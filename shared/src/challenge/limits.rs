@@ -24,7 +24,7 @@ pub enum Kind {
     Range,
     /// Unanswered codes per country.
     Country,
-    /// Unanswered codes of the whole service.
+    /// Unanswered codes of the whole service; those of numbers that are known to be registered apart.
     Total,
     /// All codes of a range.
     RangeMax,
@@ -178,10 +178,13 @@ impl SendLimits {
         } else {
             self.phone.apply(phone.as_e164(), &mut applied);
             self.address.apply(address.as_str(), &mut applied);
-            if !request.is_registered {
+            // Apart, so that logins cannot use up what new people need, nor the other way round.
+            if request.is_registered {
+                self.total.apply("registered", &mut applied);
+            } else {
                 self.country.apply(phone.country(), &mut applied);
+                self.total.apply("all", &mut applied);
             }
-            self.total.apply("all", &mut applied);
         }
         self.range_max.apply(phone.range(), &mut applied);
         self.total_max.apply("all", &mut applied);
