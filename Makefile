@@ -15,8 +15,8 @@ fuzz: ## an hour of libFuzzer at each target of fuzz/, or DURATION seconds
 load: ## 64 processes, people and attackers, a store restarted (DURATION, 60 s): the tables of docs/reliability.md
 	@scripts/load.sh "$${DURATION:-60}"
 
-simulate: ## a day of honest people and an attacker: the tables of docs/abuse.md
-	@REDIS_SERVER="$$(scripts/find-tool.sh redis-server)" cargo run --release --locked --quiet -p bench --bin simulate
+simulate: ## days of honest people and attackers (SCENARIOS, such as "1a 2"; all): the tables of docs/abuse.md
+	@scripts/with-services.sh cargo run --release --locked --quiet -p bench --bin simulate -- $(SCENARIOS)
 
 build: ## build the functions for AWS
 	@scripts/sam.sh build

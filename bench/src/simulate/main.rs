@@ -1,119 +1,162 @@
-//! Simulates a day of honest people and one attacker against the scripts in a real Redis, for several
-//! settings, and prints what came of it as the tables of `docs/abuse.md`.
+//! Simulates days of honest people and attackers against the functions' own handlers, over a real Redis
+//! and a real Postgres, and prints what came of it as the tables of `docs/abuse.md`. Ends with a failure
+//! when a scenario comes to less than it must.
 //!
 //! Time is chosen through the scripts' clock offset: a day takes seconds. All chance comes from one
-//! seed. The clock of Redis runs on meanwhile, so two events less than a few milliseconds apart may
+//! seed, but for the codes. Redis's clock runs on meanwhile, so two events less than a few milliseconds apart may
 //! change places, and a figure its last digits from run to run.
 #![allow(
     clippy::expect_used,
+    clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a simulation stops at the first surprise, and prints what it found"
 )]
 
-mod attacker;
+mod attackers;
 mod countries;
-mod day;
+mod outcome;
 mod people;
 mod report;
+mod scenarios;
 mod service;
-mod settings;
+mod simulation;
+mod world;
 
 use std::{
-    collections::HashSet,
+    env, fs, io,
+    path::Path,
+    process::{Command, ExitCode},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::Instant,
 };
 
-use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
-
-use attacker::Attacker;
-use countries::{Numbers, Range};
-use day::{Day, Outcome};
-use people::Person;
+use attackers::{Attacker, Collector, LogIns, Nobody, Persistent, Pumper, Purpose};
+use outcome::Outcome;
+use scenarios::{Attack, SCENARIOS, Scenario};
 use service::Service;
-use settings::{RANGES_PER_COUNTRY, Run};
-use tests::RedisServer;
+use simulation::Simulation;
+use world::World;
 
-const SEED: u64 = 20_270_101;
+/// The first argument of a process that simulates one scenario, before its name and the outcome's file.
+const CHILD: &str = "--child";
 
-/// What is the same in all runs.
-struct World {
-    ranges: Vec<Range>,
-    yesterday: Vec<Person>,
-    today: Vec<Person>,
-    attackers_chance: u64,
-}
-
-fn main() {
-    let world = World::new(SEED);
-    for (title, runs) in settings::tables() {
-        let results = run_all(&world, runs);
-        println!("### {title}\n\n{}", report::results(&results));
-        println!("{}", report::refusals(&results));
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    if let [first, name, file] = arguments.as_slice()
+        && first == CHILD
+    {
+        simulate(scenario(name), Path::new(file));
+        return ExitCode::SUCCESS;
+    }
+    let scenarios: Vec<_> = if arguments.is_empty() {
+        SCENARIOS.iter().collect()
+    } else {
+        arguments.iter().map(|name| scenario(name)).collect()
+    };
+    let results = run_all(&scenarios);
+    println!("{}", report::results(&results));
+    println!("{}", report::refusals(&results));
+    println!("{}", report::details(&results));
+    let meets_bars = |(scenario, outcome): &report::Result| {
+        scenario
+            .bars
+            .iter()
+            .all(|bar| bar.missed_by(outcome).is_none())
+    };
+    if results.iter().all(meets_bars) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
 }
 
-impl World {
-    fn new(seed: u64) -> Self {
-        let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let numbers = Numbers::new();
-        let ranges = numbers.ranges(RANGES_PER_COUNTRY, &mut random);
-        let mut taken = HashSet::new();
-        let mut a_days_people = || people::people(&numbers, &ranges, &mut taken, &mut random);
-        Self {
-            yesterday: a_days_people(),
-            today: a_days_people(),
-            ranges,
-            attackers_chance: random.random(),
-        }
-    }
+fn scenario(name: &str) -> &'static Scenario {
+    let named = SCENARIOS.iter().find(|scenario| scenario.name == name);
+    named.unwrap_or_else(|| panic!("no scenario {name}"))
 }
 
-/// As many at a time as there are processors.
-fn run_all(world: &World, runs: Vec<Run>) -> Vec<(Run, Outcome)> {
+/// As many at a time as there are processors, each in a process of its own.
+fn run_all(scenarios: &[&'static Scenario]) -> Vec<report::Result> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();
-        loop {
-            let place = next.fetch_add(1, Ordering::Relaxed);
-            let Some(run) = runs.get(place) else {
-                return done;
-            };
+        while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
             let started = Instant::now();
-            done.push((place, simulate(world, run)));
-            let seconds = started.elapsed().as_secs_f64();
-            eprintln!("{seconds:5.1} s  {} {}", run.attack(), run.label());
+            done.push((*scenario, run(scenario)));
+            let seconds = started.elapsed().as_secs();
+            eprintln!("{seconds:4} s  {} {}", scenario.name, scenario.title);
         }
+        done
     };
-    let mut outcomes: Vec<_> = thread::scope(|scope| {
+    let mut results: Vec<report::Result> = thread::scope(|scope| {
         let workers = thread::available_parallelism().map_or(1, usize::from);
         let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
         let done = workers.into_iter().map(|worker| worker.join().unwrap());
         done.flatten().collect()
     });
-    outcomes.sort_by_key(|(place, _)| *place);
-    let outcomes = outcomes.into_iter().map(|(_, outcome)| outcome);
-    runs.into_iter().zip(outcomes).collect()
+    let place = |scenario: &Scenario| SCENARIOS.iter().position(|s| s.name == scenario.name);
+    results.sort_by_key(|(scenario, _)| place(scenario));
+    results
 }
 
-fn simulate(world: &World, run: &Run) -> Outcome {
-    let attacker = Attacker::new(
-        &world.ranges,
-        run.ranges,
-        run.walk,
-        run.per_second,
-        ChaCha8Rng::seed_from_u64(world.attackers_chance),
-    );
+/// Starts the process of a scenario, its stdout piped into its stdin as [`Service::start`] expects.
+fn run(scenario: &Scenario) -> Outcome {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let (reader, writer) = io::pipe().unwrap();
+    let status = Command::new(env::current_exe().unwrap())
+        .args([CHILD, scenario.name])
+        .arg(file.path())
+        .stdin(reader)
+        .stdout(writer)
+        // For the SDK, which asks for them and sends to this machine only.
+        .env("AWS_REGION", "us-east-1")
+        .env("AWS_ACCESS_KEY_ID", "simulation")
+        .env("AWS_SECRET_ACCESS_KEY", "simulation")
+        .status()
+        .unwrap();
+    assert!(status.success(), "scenario {} broke off", scenario.name);
+    serde_json::from_slice(&fs::read(file.path()).unwrap()).unwrap()
+}
+
+fn simulate(scenario: &'static Scenario, file: &Path) {
+    let world = World::new(scenario);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(async {
-        let redis = RedisServer::start().await;
-        let service = Service::new(&run.settings, &redis.url()).await;
-        let day = Day::new(service, attacker, &world.yesterday, &world.today);
-        day.run().await
-    })
+    let outcome = runtime.block_on(async {
+        match scenario.attack {
+            Attack::None => under(&world, scenario, Nobody).await,
+            Attack::Pumping {
+                per_second, walk, ..
+            } => under(&world, scenario, Pumper::new(&world, walk, per_second)).await,
+            Attack::LogIns { per_second, .. } => {
+                under(&world, scenario, LogIns::new(&world, per_second)).await
+            }
+            Attack::Guessing { collects: true, .. } => {
+                under(&world, scenario, Collector::new(&world)).await
+            }
+            Attack::Guessing { .. } => persistent(&world, scenario, Purpose::Guess).await,
+            Attack::Lockout { .. } => persistent(&world, scenario, Purpose::Lockout).await,
+            Attack::RejectedNumber => {
+                let phone = countries::number(&world.attacked[0], 0);
+                let attacker = Persistent::new(Purpose::Cost, [phone]);
+                under(&world, scenario, attacker).await
+            }
+        }
+    });
+    fs::write(file, serde_json::to_vec(&outcome).unwrap()).unwrap();
+}
+
+async fn persistent(world: &World, scenario: &Scenario, purpose: Purpose) -> Outcome {
+    let phones = world.targets().iter().map(|person| person.phone.clone());
+    under(world, scenario, Persistent::new(purpose, phones)).await
+}
+
+async fn under(world: &World, scenario: &Scenario, attacker: impl Attacker) -> Outcome {
+    let service = Service::start(scenario.settings).await;
+    let simulation = Simulation::new(world, service, attacker);
+    simulation.run(scenario.days).await
 }

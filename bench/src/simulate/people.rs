@@ -3,103 +3,122 @@
 use std::{collections::HashSet, f64::consts::TAU, time::Duration};
 
 use rand::{RngExt, rngs::ChaCha8Rng};
-use shared::{challenge::ClientAddress, phone::PhoneNumber};
 
 use crate::countries::{self, Numbers, Range};
 
-pub const PEOPLE: usize = 10_000;
 pub const DAY: Duration = Duration::from_hours(24);
 
-/// Addresses of mobile carriers and the like, each for as many people as its place in a Zipf
-/// distribution gives it.
+/// Addresses of mobile carriers, each for as many people as its place in a Zipf distribution gives it.
 pub const CARRIERS: usize = 30;
-const BEHIND_CARRIERS: usize = 4_000;
-/// Addresses of offices, where everybody signs up within the hour in which they are told to.
-const OFFICES: usize = 20;
-const BEHIND_OFFICES: usize = 1_000;
-/// Of a thousand people, how many have a number in a range that the attacker walks.
-const IN_WALKED_RANGES: u32 = 20;
+/// Of ten people, how many come from these addresses.
+const BEHIND_CARRIERS: usize = 4;
+/// The same for offices, where everybody signs up within the hour in which they are told to.
+const BEHIND_OFFICES: usize = 1;
+const PEOPLE_OF_AN_OFFICE: usize = 50;
+/// Of a thousand people, how many have a number in a range whose operator pays for messages.
+const IN_PAID_RANGES: u32 = 20;
+
+/// The people who come every day.
+#[derive(Clone, Copy)]
+pub struct Population {
+    pub a_day: usize,
+    /// They all have numbers of a few ranges.
+    pub is_town: bool,
+    /// A fifth never submits the code that was sent.
+    pub abandons: bool,
+}
 
 #[derive(Clone)]
 pub struct Person {
-    pub phone: PhoneNumber,
-    pub address: ClientAddress,
-    pub shares_address: bool,
-    /// When they first ask for a code, counted from the day's midnight.
+    pub phone: String,
+    pub address: String,
+    /// The time of the first request, counted from the day's midnight.
     pub comes_at: Duration,
-    /// How long a `Retry-After` they put up with.
+    /// The longest `Retry-After` that is waited for.
     pub patience: Duration,
-    /// The seed of what else chance decides for them; of their own, so that one person's luck does not change
-    /// with what happened to others.
+    pub abandons: bool,
+    /// The seed of the person's own luck, so that it does not change with what happens to others.
     pub chance: u64,
 }
 
-/// The people of one day. No two of them, nor of the numbers in `taken`, have the same number.
-pub fn people(
-    numbers: &Numbers,
-    walked: &[Range],
-    taken: &mut HashSet<String>,
-    random: &mut ChaCha8Rng,
-) -> Vec<Person> {
-    let offices: Vec<Duration> = (0..OFFICES)
-        .map(|_| Duration::from_secs(random.random_range(9 * 3600..15 * 3600)))
-        .collect();
-    (0..PEOPLE)
-        .map(|place| {
-            let phone = loop {
-                let phone = draw_number(numbers, walked, random);
-                if taken.insert(phone.as_e164().to_owned()) {
-                    break phone;
+impl Population {
+    /// The people of one day. No two of them, nor of the numbers in `taken`, have the same number.
+    pub fn draw(
+        self,
+        numbers: &Numbers,
+        ranges: &[Range],
+        taken: &mut HashSet<String>,
+        random: &mut ChaCha8Rng,
+    ) -> Vec<Person> {
+        let offices = (self.a_day * BEHIND_OFFICES / 10).div_ceil(PEOPLE_OF_AN_OFFICE);
+        let opening: Vec<Duration> = (0..offices)
+            .map(|_| Duration::from_secs(random.random_range(9 * 3600..15 * 3600)))
+            .collect();
+        (0..self.a_day)
+            .map(|place| {
+                let (address, comes_at) = match place % 10 {
+                    0..BEHIND_CARRIERS => {
+                        (carrier_address(zipf(CARRIERS, random)), time_of_day(random))
+                    }
+                    BEHIND_CARRIERS => {
+                        let office = place / 10 % offices;
+                        let delay =
+                            Duration::from_secs_f64(random.random::<f64>().powi(2) * 3600.0);
+                        (format!("192.0.2.{office}"), opening[office] + delay)
+                    }
+                    _ => (home_address(random), time_of_day(random)),
+                };
+                Person {
+                    phone: self.draw_number(numbers, ranges, taken, random),
+                    address,
+                    comes_at,
+                    patience: patience(random),
+                    abandons: random.random_ratio(1, 5) && self.abandons,
+                    chance: random.random(),
                 }
-            };
-            let (address, comes_at) = if place < BEHIND_CARRIERS {
-                (carrier_address(zipf(CARRIERS, random)), time_of_day(random))
-            } else if place < BEHIND_CARRIERS + BEHIND_OFFICES {
-                let office = place % OFFICES;
-                let delay = Duration::from_secs_f64(random.random::<f64>().powi(2) * 3600.0);
-                (
-                    address(&format!("192.0.2.{office}")),
-                    offices[office] + delay,
-                )
-            } else {
-                let place = random.random_range(0..u32::MAX);
-                let network = format!("2001:db8:{:x}:{:x}::1", place >> 16, place & 0xffff);
-                (address(&network), time_of_day(random))
-            };
-            Person {
-                phone,
-                address,
-                shares_address: place < BEHIND_CARRIERS + BEHIND_OFFICES,
-                comes_at,
-                patience: patience(random),
-                chance: random.random(),
-            }
-        })
-        .collect()
-}
-
-pub fn carrier_address(place: usize) -> ClientAddress {
-    address(&format!("100.64.0.{place}"))
-}
-
-pub fn address(text: &str) -> ClientAddress {
-    ClientAddress::parse(Some(text))
-}
-
-/// Most numbers lie where chance puts them; some in the attacker's ranges, because an operator who
-/// shares its revenue also has customers.
-fn draw_number(numbers: &Numbers, walked: &[Range], random: &mut ChaCha8Rng) -> PhoneNumber {
-    let (phone, country) = numbers.draw(random);
-    if random.random_ratio(IN_WALKED_RANGES, 1000) {
-        let per_country = walked.len() / countries::COUNT;
-        let range = &walked[country * per_country + random.random_range(0..per_country)];
-        return range[random.random_range(0..range.len())].clone();
+            })
+            .collect()
     }
-    phone
+
+    /// Most numbers lie where chance puts them; some in paid ranges, because an operator who shares its
+    /// revenue also has customers.
+    fn draw_number(
+        self,
+        numbers: &Numbers,
+        ranges: &[Range],
+        taken: &mut HashSet<String>,
+        random: &mut ChaCha8Rng,
+    ) -> String {
+        loop {
+            let (mut phone, country) = numbers.draw(random);
+            let of_this_country = if self.is_town {
+                ranges
+            } else {
+                let per_country = ranges.len() / countries::COUNT;
+                &ranges[country * per_country..][..per_country]
+            };
+            if self.is_town || random.random_ratio(IN_PAID_RANGES, 1000) {
+                let range = &of_this_country[random.random_range(0..of_this_country.len())];
+                phone = countries::number(range, random.random_range(0..1000));
+            }
+            if taken.insert(phone.clone()) {
+                return phone;
+            }
+        }
+    }
+}
+
+pub fn carrier_address(place: usize) -> String {
+    format!("100.64.0.{place}")
+}
+
+pub fn home_address(random: &mut ChaCha8Rng) -> String {
+    let place = random.random_range(0..u32::MAX);
+    format!("2001:db8:{:x}:{:x}::1", place >> 16, place & 0xffff)
 }
 
 /// Few come at four in the morning, most in the afternoon: seven times as many.
-fn time_of_day(random: &mut ChaCha8Rng) -> Duration {
+pub fn time_of_day(random: &mut ChaCha8Rng) -> Duration {
     loop {
         let day: f64 = random.random();
         let density = 1.0 - 0.75 * (TAU * (day - 4.0 / 24.0)).cos();

@@ -1,36 +1,41 @@
 //! The outcomes as Markdown tables.
 
-use std::{collections::BTreeMap, fmt::Write, time::Duration};
+use std::{cmp, fmt::Write};
 
 use crate::{
-    day::{Group, Outcome},
-    service::Refusal,
-    settings::Run,
+    outcome::{Group, Outcome, Refusals, Role},
+    scenarios::{Attack, PEOPLE, Scenario},
 };
 
-/// What one message costs, in cents: an example.
-pub const CENTS_PER_MESSAGE: u32 = 10;
+/// The price of one message, in cents: an example.
+const CENTS_PER_MESSAGE: u32 = 10;
 
-/// Who got in, and what it cost.
-pub fn results(runs: &[(Run, Outcome)]) -> String {
+pub type Result = (&'static Scenario, Outcome);
+
+/// Who got in, and the cost.
+pub fn results(results: &[Result]) -> String {
     let mut table = String::from(
-        "| Attempts per second | Settings | People who got in | of those at shared addresses | \
-         of those in walked ranges | Attacker's messages | cost | first alarm: country | range |\n\
-         |---|---|---:|---:|---:|---:|---:|---:|---:|\n",
+        "| | Scenario | People who get in | of those outside the attack | known devices | \
+         attacker's messages by day | cost | bars |\n|---|---|---:|---:|---:|---:|---:|---|\n",
     );
-    for (run, outcome) in runs {
+    for (scenario, outcome) in results {
+        let messages: Vec<u32> = outcome
+            .days
+            .iter()
+            .map(|day| day.attacker_messages)
+            .collect();
+        let by_day: Vec<_> = messages.iter().copied().map(thousands).collect();
         writeln!(
             table,
-            "| {} | {} | {} | {} | {} | {} | ${} | {} | {} |",
-            run.attack(),
-            run.label(),
-            share(&outcome.everybody),
-            share(&outcome.behind_shared_addresses),
-            share(&outcome.in_walked_ranges),
-            thousands(outcome.attacker_messages),
-            thousands(outcome.attacker_messages * CENTS_PER_MESSAGE / 100),
-            clock(outcome.first_low_country),
-            clock(outcome.first_low_range),
+            "| {} | {} | {} | {} | {} | {} | ${} | {} |",
+            scenario.name,
+            scenario.title,
+            shares(outcome, &PEOPLE),
+            shares(outcome, &[Role::Outside]),
+            known_devices(outcome),
+            by_day.join(", "),
+            thousands(messages.iter().sum::<u32>() * CENTS_PER_MESSAGE / 100),
+            bars(scenario, outcome),
         )
         .unwrap();
     }
@@ -38,21 +43,20 @@ pub fn results(runs: &[(Run, Outcome)]) -> String {
 }
 
 /// Which limit did the work.
-pub fn refusals(runs: &[(Run, Outcome)]) -> String {
+pub fn refusals(results: &[Result]) -> String {
     let mut table = String::from(
-        "| Attempts per second | Settings | Attempts | Refused to the attacker by | Honest messages | \
-         Refused to people by | People who gave up because of |\n|---|---|---:|---|---:|---|---|\n",
+        "| | Attempts | Refused to the attacker by | People's messages | Refused to people by | \
+         Gave up because of |\n|---|---:|---|---:|---|---|\n",
     );
-    for (run, outcome) in runs {
+    for (scenario, outcome) in results {
         writeln!(
             table,
-            "| {} | {} | {} | {} | {} | {} | {} |",
-            run.attack(),
-            run.label(),
+            "| {} | {} | {} | {} | {} | {} |",
+            scenario.name,
             thousands(outcome.attempts),
             kinds(&outcome.attacker_refusals),
-            thousands(outcome.honest_messages),
-            kinds(&outcome.honest_refusals),
+            thousands(outcome.people_messages),
+            kinds(&outcome.people_refusals),
             kinds(&outcome.gave_up),
         )
         .unwrap();
@@ -60,17 +64,98 @@ pub fn refusals(runs: &[(Run, Outcome)]) -> String {
     table
 }
 
-fn share(group: &Group) -> String {
+/// What only some scenarios have.
+pub fn details(results: &[Result]) -> String {
+    let mut list = String::new();
+    for (scenario, outcome) in results {
+        let name = scenario.name;
+        match scenario.attack {
+            Attack::Guessing { .. } => {
+                let guesses = outcome.guesses.iter();
+                let guesses: Vec<_> = guesses
+                    .map(|(length, &count)| format!("{} of {length} digits", thousands(count)))
+                    .collect();
+                let chance = outcome.chance_of_a_hit();
+                let guesses = guesses.join(", ");
+                writeln!(
+                    list,
+                    "- {name}: compared guesses: {guesses}; chance of a hit: {chance:.5}"
+                )
+            }
+            Attack::Lockout { .. } => writeln!(
+                list,
+                "- {name}: tries on known devices: {}; on new devices: {}",
+                tries(outcome, Role::VictimOnKnownDevice),
+                tries(outcome, Role::VictimOnNewDevice),
+            ),
+            Attack::RejectedNumber => writeln!(
+                list,
+                "- {name}: requests that reached the provider: {}",
+                outcome.rejected_messages
+            ),
+            Attack::None | Attack::Pumping { .. } | Attack::LogIns { .. } => Ok(()),
+        }
+        .unwrap();
+    }
+    list
+}
+
+fn bars(scenario: &Scenario, outcome: &Outcome) -> String {
+    let missed = scenario
+        .bars
+        .iter()
+        .filter_map(|bar| bar.missed_by(outcome));
+    let missed: Vec<_> = missed.collect();
+    if missed.is_empty() {
+        "met".into()
+    } else {
+        format!("**missed**: {}", missed.join("; "))
+    }
+}
+
+/// Of each day.
+fn shares(outcome: &Outcome, roles: &[Role]) -> String {
+    let shares = outcome.days.iter().map(|day| share(day.group(roles)));
+    shares.collect::<Vec<_>>().join(", ")
+}
+
+fn share(group: Group) -> String {
     if group.people == 0 {
         return "–".into();
     }
-    let share = f64::from(group.got_in) / f64::from(group.people);
-    format!("{:.1} %", share * 100.0)
+    format!("{:.1} %", group.percent())
 }
 
-fn kinds(counts: &BTreeMap<Refusal, u32>) -> String {
+/// Of those whose messages arrived, on all days together.
+fn known_devices(outcome: &Outcome) -> String {
+    let all = on_all_days(outcome, Role::KnownDevice);
+    if all.people == 0 {
+        return "–".into();
+    }
+    let reached = all.people - all.undelivered;
+    format!("{} of {}", thousands(all.got_in), thousands(reached))
+}
+
+fn tries(outcome: &Outcome, role: Role) -> String {
+    let all = on_all_days(outcome, role);
+    format!(
+        "{} of {} got in ({} without a message), after {} s on average, {} s at most",
+        all.got_in,
+        all.people,
+        all.undelivered,
+        all.seconds / u64::from(all.got_in.max(1)),
+        all.longest
+    )
+}
+
+fn on_all_days(outcome: &Outcome, role: Role) -> Group {
+    let groups = outcome.days.iter().map(|day| day.group(&[role]));
+    groups.fold(Group::default(), Group::plus)
+}
+
+fn kinds(counts: &Refusals) -> String {
     let mut counts: Vec<_> = counts.iter().collect();
-    counts.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+    counts.sort_by_key(|&(_, count)| cmp::Reverse(count));
     let texts: Vec<_> = counts
         .into_iter()
         .map(|(kind, &count)| format!("{kind} {}", thousands(count)))
@@ -80,13 +165,6 @@ fn kinds(counts: &BTreeMap<Refusal, u32>) -> String {
     } else {
         texts.join(", ")
     }
-}
-
-fn clock(time: Option<Duration>) -> String {
-    time.map_or("–".into(), |time| {
-        let minutes = time.as_secs() / 60;
-        format!("{:02}:{:02}", minutes / 60, minutes % 60)
-    })
 }
 
 fn thousands(number: u32) -> String {

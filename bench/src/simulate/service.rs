@@ -1,168 +1,255 @@
-//! The service as one who asks for codes meets it, at a chosen time: what the functions do with
-//! Redis, without HTTP, and with a set in place of Postgres.
+//! The service as its clients meet it, at a chosen time: the handlers of `signup` and `verify` in this
+//! process, over a Redis server and a database of their own.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
+    io::{BufRead, StdinLock, stdin},
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use shared::{
-    challenge::{
-        Asker, Attempt, ChallengeId, Checker, ClientAddress, Issue, Issuer, Limited, Purpose,
-    },
-    config::Env,
-    connect::Redis,
-    otp::{Length, OtpCode},
-    phone::PhoneNumber,
-    users::Name,
+use lambda_http::{Body, Request, Response, request::from_str};
+use serde_json::{Value, json};
+use shared::config::Env;
+use signup::Signup;
+use tests::{
+    Behaviour, Database, Provider, RedisServer, event_from, local_settings, token_settings,
 };
-use tokio::time::Instant;
+use tracing::{Event, Subscriber, field, level_filters::LevelFilter};
+use tracing_subscriber::{
+    Layer,
+    layer::{Context, SubscriberExt},
+    util::SubscriberInitExt,
+};
+use verify::Verify;
 
-/// Far above what anything here takes, so that no time-out blurs the figures.
-const PATIENCE: Duration = Duration::from_mins(1);
-/// Midnight of the first simulated day, 2027-01-01 in UTC: always the same, because the watch counts
-/// by intervals of the clock.
+/// Midnight of the first simulated day: 2027-01-01 in UTC.
 const MIDNIGHT: Duration = Duration::from_hours(499_656);
 
-const RIGHT: &str = "271828";
-const WRONG: &str = "271882";
+/// So long that no time-out blurs the figures on a busy machine. No limit depends on it.
+const PATIENCE: [(&str, &str); 2] = [
+    ("STORE_TIMEOUT_MS", "15000"),
+    ("REQUEST_TIMEOUT_MS", "60000"),
+];
 
 pub struct Service {
-    issuer: Issuer,
-    checker: Checker,
-    registered: HashSet<String>,
-    purpose: Purpose,
-    right: OtpCode,
-    wrong: OtpCode,
+    signup: Signup,
+    verify: Verify,
+    /// `signup` over the same stores, whose provider rejects every number.
+    rejecting: Signup,
+    provider: Provider,
+    codes: Codes,
+    log: StdinLock<'static>,
+    _redis: RedisServer,
+    _database: Database,
 }
 
-/// What refused: the word of a limit, or `watch`.
-pub type Refusal = &'static str;
+/// A request for a code.
+#[derive(Clone, Copy)]
+pub struct Ask<'a> {
+    pub route: Route,
+    pub phone: &'a str,
+    pub address: &'a str,
+    pub device_token: Option<&'a str>,
+}
 
-/// What one who asks for a code gets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    SignUp,
+    LogIn,
+}
+
+/// The response to a request for a code.
 pub enum Asked {
-    Sent {
-        challenge: ChallengeId,
-        low_range: bool,
-        low_country: bool,
-    },
-    Refused {
-        by: Refusal,
-        retry_after: Duration,
-    },
-    AlreadyRegistered,
+    Sent(Challenge),
+    Refused(Refusal),
+    /// The number is registered and should not be, or the other way round.
+    Registration,
+    /// The provider rejected the number.
+    Rejected,
 }
 
-/// What one who sends a code gets.
-pub enum Answered {
-    In,
-    Wrong,
-    Refused { by: Refusal, retry_after: Duration },
-    NothingPending,
+/// A code that was sent.
+#[derive(Clone)]
+pub struct Challenge {
+    pub id: String,
+    pub code: String,
+}
+
+/// A submitted code.
+#[derive(Clone, Copy)]
+pub struct Submission<'a> {
+    pub phone: &'a str,
+    pub address: &'a str,
+    pub code: &'a str,
+    pub challenge_id: Option<&'a str>,
+}
+
+/// The response to a submitted code.
+pub enum Checked {
+    SignedIn {
+        device_token: String,
+    },
+    /// `is_evaluated`: it was compared, and an attempt spent.
+    Wrong {
+        is_evaluated: bool,
+    },
+    Expired,
+    Refused(Refusal),
+}
+
+/// A 429.
+pub struct Refusal {
+    /// The limit's word in the log.
+    pub by: String,
+    pub retry_after: Duration,
 }
 
 impl Service {
-    pub async fn new(settings: &[(&str, &str)], redis_url: &str) -> Self {
-        let always = [
-            ("OTP_PEPPER", "simulation-only-pepper-of-32-byte"),
-            ("REDIS_URL", redis_url),
-        ];
-        let env: Env = always.iter().chain(settings).copied().collect();
-        let redis = || Redis::from_env(&env, PATIENCE).unwrap();
-        let length = Length::from_env(&env).unwrap();
+    /// Expects that this process's stdout is piped into its stdin. The handlers write one line per request,
+    /// and only there it says which limit refused.
+    pub async fn start(own: &[(&str, &str)]) -> Self {
+        let codes = Codes::default();
+        let collect = codes.clone().with_filter(LevelFilter::INFO);
+        tracing_subscriber::registry().with(collect).init();
+        let (database, redis) = tokio::join!(Database::migrated(), RedisServer::start());
+        let (database_url, redis_url) = (database.url(), redis.url());
+        let mut settings = local_settings(&database_url, &redis_url);
+        settings.extend(PATIENCE);
+        settings.extend(token_settings());
+        settings.extend(own);
+        let env: Env = settings.iter().copied().collect();
+        let provider = Provider::start(Behaviour::Refuse(400, "InvalidParameter")).await;
+        let provider_url = provider.url();
+        settings.extend([
+            ("SMS_PROVIDER", "sns"),
+            ("AWS_ENDPOINT_URL_SNS", &provider_url),
+        ]);
+        let rejecting: Env = settings.into_iter().collect();
         let this = Self {
-            issuer: Issuer::from_env(&env, redis()).unwrap(),
-            checker: Checker::from_env(&env, redis()).unwrap(),
-            registered: HashSet::new(),
-            purpose: Purpose::SignUp(Name::parse("Ada Lovelace").unwrap()),
-            right: OtpCode::parse(RIGHT, length).unwrap(),
-            wrong: OtpCode::parse(WRONG, length).unwrap(),
+            signup: Signup::from_env(&env).await.unwrap(),
+            verify: Verify::from_env(&env).unwrap(),
+            rejecting: Signup::from_env(&rejecting).await.unwrap(),
+            provider,
+            codes,
+            log: stdin().lock(),
+            _redis: redis,
+            _database: database,
         };
-        this.issuer.connect().await;
-        this.checker.connect().await;
+        tokio::join!(
+            this.signup.connect(),
+            this.verify.connect(),
+            this.rejecting.connect()
+        );
         this
     }
 
-    pub fn is_registered(&self, phone: &PhoneNumber) -> bool {
-        self.registered.contains(phone.as_e164())
+    /// `POST /signup` or `POST /login`.
+    pub async fn ask(&mut self, at: Duration, ask: Ask<'_>) -> Asked {
+        self.signup.challenges.set_clock_offset(offset(at));
+        let response = self.signup.handle(ask.request()).await;
+        self.read_asked(&response, ask.phone)
     }
 
-    /// As `POST /signup` does it.
-    pub async fn ask(
-        &mut self,
-        at: Duration,
-        phone: &PhoneNumber,
-        address: &ClientAddress,
-    ) -> Asked {
-        let deadline = Instant::now() + PATIENCE;
-        self.issuer.set_clock_offset(offset(at));
-        if self.is_registered(phone) {
-            let limited = self.issuer.probe(address, deadline).await.unwrap();
-            return limited.map_or(Asked::AlreadyRegistered, Asked::from);
-        }
-        let id = ChallengeId::generate();
-        let asker = Asker { phone, address };
-        let issue = self
-            .issuer
-            .issue(&id, &asker, &self.purpose, Some(&self.right), deadline);
-        match issue.await.unwrap() {
-            Issue::Issued {
-                low_range,
-                low_country,
-            } => Asked::Sent {
-                challenge: id,
-                low_range,
-                low_country,
+    /// The same, where the provider rejects the number.
+    pub async fn ask_rejected(&mut self, at: Duration, ask: Ask<'_>) -> Asked {
+        self.rejecting.challenges.set_clock_offset(offset(at));
+        let response = self.rejecting.handle(ask.request()).await;
+        self.read_asked(&response, ask.phone)
+    }
+
+    /// How many requests have reached the provider that rejects.
+    pub fn rejected_messages(&self) -> usize {
+        self.provider.requests().len()
+    }
+
+    /// `POST /verify`.
+    pub async fn check(&mut self, at: Duration, submission: Submission<'_>) -> Checked {
+        self.verify.challenges.set_clock_offset(offset(at));
+        let response = self.verify.handle(submission.request()).await;
+        let limit = self.read_limit();
+        let body = body(&response);
+        match (response.status().as_u16(), text(&body, "code")) {
+            (200, _) => Checked::SignedIn {
+                device_token: text(&body, "device_token").to_owned(),
             },
-            Issue::Limited(limited) => limited.into(),
-            Issue::Pumped { retry_after } => Asked::Refused {
-                by: "watch",
-                retry_after,
+            (401, "otp_mismatch") => Checked::Wrong {
+                is_evaluated: body.get("attempts_remaining").is_some(),
             },
+            (401, "otp_expired") => Checked::Expired,
+            (429, _) => Checked::Refused(refusal(&body, limit)),
+            _ => panic!("{} {body}", response.status()),
         }
     }
 
-    /// As `POST /verify` does it, with the right code or one with two digits swapped.
-    pub async fn answer(
-        &mut self,
-        at: Duration,
-        phone: &PhoneNumber,
-        address: &ClientAddress,
-        challenge: &ChallengeId,
-        is_right: bool,
-    ) -> Answered {
-        let deadline = Instant::now() + PATIENCE;
-        self.checker.set_clock_offset(offset(at));
-        let asker = Asker { phone, address };
-        let code = if is_right { &self.right } else { &self.wrong };
-        let attempt = self
-            .checker
-            .attempt(&asker, code, Some(challenge), deadline);
-        match attempt.await.unwrap() {
-            Attempt::Matched(_) => {
-                self.registered.insert(phone.as_e164().to_owned());
-                Answered::In
-            }
-            Attempt::Mismatch { .. } => Answered::Wrong,
-            Attempt::Exhausted { retry_after } => Answered::Refused {
-                by: "attempts",
-                retry_after,
-            },
-            Attempt::Limited(limited) => Answered::Refused {
-                by: limited.kind.as_str(),
-                retry_after: limited.retry_after,
-            },
-            Attempt::Absent => Answered::NothingPending,
+    fn read_asked(&mut self, response: &Response<Body>, phone: &str) -> Asked {
+        let limit = self.read_limit();
+        let body = body(response);
+        match response.status().as_u16() {
+            200 => Asked::Sent(Challenge {
+                id: text(&body, "challenge_id").to_owned(),
+                code: self.codes.take(phone),
+            }),
+            404 | 409 => Asked::Registration,
+            429 => Asked::Refused(refusal(&body, limit)),
+            502 => Asked::Rejected,
+            _ => panic!("{} {body}", response.status()),
         }
+    }
+
+    /// Reads the line of the request that was handled last.
+    fn read_limit(&mut self) -> Option<String> {
+        let mut line = String::new();
+        self.log.read_line(&mut line).unwrap();
+        let line: Value = serde_json::from_str(&line).unwrap();
+        line["kind"].as_str().map(str::to_owned)
     }
 }
 
-impl From<Limited> for Asked {
-    fn from(limited: Limited) -> Self {
-        Self::Refused {
-            by: limited.kind.as_str(),
-            retry_after: limited.retry_after,
+impl Ask<'_> {
+    fn request(self) -> Request {
+        let mut body = json!({"phone_number": self.phone});
+        if let Some(token) = self.device_token {
+            body["device_token"] = token.into();
         }
+        if self.route == Route::SignUp {
+            body["name"] = "Ada Lovelace".into();
+        }
+        let path = match self.route {
+            Route::SignUp => "/signup",
+            Route::LogIn => "/login",
+        };
+        request(self.address, path, &body)
+    }
+}
+
+impl Submission<'_> {
+    fn request(self) -> Request {
+        let mut body = json!({"phone_number": self.phone, "otp": self.code});
+        if let Some(id) = self.challenge_id {
+            body["challenge_id"] = id.into();
+        }
+        request(self.address, "/verify", &body)
+    }
+}
+
+fn request(address: &str, path: &str, body: &Value) -> Request {
+    let event = event_from(address, path, &body.to_string());
+    from_str(&event.to_string()).unwrap()
+}
+
+fn body(response: &Response<Body>) -> Value {
+    serde_json::from_slice(response.body()).unwrap()
+}
+
+fn text<'a>(body: &'a Value, member: &str) -> &'a str {
+    body[member].as_str().unwrap_or_default()
+}
+
+fn refusal(body: &Value, limit: Option<String>) -> Refusal {
+    Refusal {
+        by: limit.unwrap(),
+        retry_after: Duration::from_secs(body["retry_after"].as_u64().unwrap()),
     }
 }
 
@@ -171,4 +258,42 @@ fn offset(at: Duration) -> i64 {
     let simulated = i64::try_from((MIDNIGHT + at).as_millis()).unwrap();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     simulated - i64::try_from(now.as_millis()).unwrap()
+}
+
+/// The codes that the `log` sender wrote, by phone number.
+#[derive(Clone, Default)]
+struct Codes(Arc<Mutex<HashMap<String, String>>>);
+
+impl Codes {
+    fn take(&self, phone: &str) -> String {
+        self.0.lock().unwrap().remove(phone).unwrap()
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Codes {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut message = Message::default();
+        event.record(&mut message);
+        if let (Some(phone), Some(code)) = (message.phone_number, message.otp) {
+            self.0.lock().unwrap().insert(phone, code);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Message {
+    phone_number: Option<String>,
+    otp: Option<String>,
+}
+
+impl field::Visit for Message {
+    fn record_str(&mut self, field: &field::Field, value: &str) {
+        match field.name() {
+            "phone_number" => self.phone_number = Some(value.to_owned()),
+            "otp" => self.otp = Some(value.to_owned()),
+            _ => {}
+        }
+    }
+
+    fn record_debug(&mut self, _: &field::Field, _: &dyn std::fmt::Debug) {}
 }
