@@ -124,8 +124,8 @@ struct Header {
     crit: Option<IgnoredAny>,
 }
 
-/// The claims of our tokens, RFC 9068 §2.2, and `sid` of OpenID Connect Front-Channel Logout 1.0 §3;
-/// times are seconds since 1970.
+/// The claims of our tokens: those of RFC 9068 §2.2, and `sid` of `OpenID` Connect Front-Channel
+/// Logout 1.0 §3. Times are seconds since 1970.
 #[derive(Serialize, Deserialize)]
 struct Payload {
     iss: String,

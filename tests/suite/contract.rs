@@ -25,6 +25,7 @@ async fn signup_sends_a_code_and_answers_how_to_go_on() {
                 "success": true,
                 "message": "OTP sent successfully",
                 "challenge_id": id,
+                "code_length": 6,
                 "expires_in": 300,
                 "resend_in": 30
             })
@@ -43,6 +44,7 @@ async fn verify_with_the_right_code_registers_and_answers_the_user() {
     let code = service.code_for(&phone).await;
     let answer = service.verify(&phone, &code).await;
     let tokens = Tokens::of(&answer);
+    let device_token = answer.text("device_token").to_owned();
 
     let row = service
         .database
@@ -74,12 +76,14 @@ async fn verify_with_the_right_code_registers_and_answers_the_user() {
                     "token_type": "Bearer",
                     "expires_in": 900,
                     "refresh_token": tokens.refresh
-                }
+                },
+                "device_token": device_token
             })
         )
     );
     assert_eq!(row.get::<_, String>(2), "Ada");
     assert_eq!(row.get::<_, String>(3), phone);
+    assert!(device_token.len() > 32);
 }
 
 #[tokio::test]
