@@ -12,6 +12,10 @@ import urllib.request
 import jwt
 
 
+# RFC 9068, and what tells the session.
+REQUIRED = ["iss", "sub", "aud", "client_id", "iat", "nbf", "exp", "jti", "sid", "auth_time", "amr"]
+
+
 def validate(token, issuer, audience, metadata, keys):
     if jwt.get_unverified_header(token).get("typ") != "at+jwt":
         raise jwt.InvalidTokenError("not an access token")
@@ -21,7 +25,7 @@ def validate(token, issuer, audience, metadata, keys):
         algorithms=metadata["id_token_signing_alg_values_supported"],
         issuer=issuer,
         audience=audience,
-        options={"require": ["iss", "sub", "aud", "client_id", "iat", "nbf", "exp", "jti"]},
+        options={"require": REQUIRED},
     )
 
 

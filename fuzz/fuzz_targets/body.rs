@@ -3,7 +3,10 @@
 #![allow(clippy::panic, reason = "how a fuzzer is told")]
 
 use fuzz::{Functions, Route};
-use lambda_http::{Body, Request, RequestExt, http::Method};
+use lambda_http::{
+    Body, Request, RequestExt,
+    http::{HeaderValue, Method, header::CONTENT_TYPE},
+};
 use libfuzzer_sys::fuzz_target;
 
 thread_local! {
@@ -13,7 +16,7 @@ thread_local! {
 fuzz_target!(|body: &[u8]| {
     for route in Route::ALL {
         let answer = FUNCTIONS.with(|functions| functions.answer(route, post(route, body)));
-        if let Some(fault) = route.fault_of_post(body, &answer) {
+        if let Some(fault) = route.fault_of_post(Some("application/json"), body, &answer) {
             panic!("{route:?}: {fault}");
         }
     }
@@ -22,5 +25,7 @@ fuzz_target!(|body: &[u8]| {
 fn post(route: Route, body: &[u8]) -> Request {
     let mut request = Request::new(Body::Binary(body.to_vec())).with_raw_http_path(route.path());
     *request.method_mut() = Method::POST;
+    let json = HeaderValue::from_static("application/json");
+    request.headers_mut().insert(CONTENT_TYPE, json);
     request
 }

@@ -15,9 +15,9 @@ thread_local! {
 
 fuzz_target!(
     init: {
-        // libFuzzer's own hook ends the process at once. Some events of a kind that API Gateway does
-        // not make cause a panic while lambda_http reads them, for one with a body that says it is
-        // base64 and is not; the runtime catches those.
+        // libFuzzer's own hook ends the process at once. Some events cause a panic while lambda_http
+        // reads them, for one with a body that says it is base64 and is not; `shared::serve` refuses
+        // those.
         panic::set_hook(Box::new(|_| {}));
     },
     |event: &str| {

@@ -37,6 +37,8 @@ pub const BODY_LIMIT: usize = 104_856;
 /// A body that is not the one JSON object that the route expects.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadRequest {
+    #[error("the body is not sent as application/json")]
+    UnsupportedMediaType,
     #[error("the body is larger than {BODY_LIMIT} bytes")]
     TooLarge,
     /// What is wrong and where, without anything that the client sent.
@@ -200,6 +202,13 @@ impl Failure {
 impl From<BadRequest> for Failure {
     fn from(bad: BadRequest) -> Self {
         let (status, code) = match bad {
+            BadRequest::UnsupportedMediaType => {
+                return Self::new(
+                    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                    "Content-Type must be application/json",
+                    "unsupported_media_type",
+                );
+            }
             BadRequest::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large"),
             BadRequest::Malformed(_) => (StatusCode::BAD_REQUEST, "invalid_payload"),
         };
@@ -250,9 +259,12 @@ fn time_left(timeout: Duration, cut_off: Option<SystemTime>, now: SystemTime) ->
         .map_or(timeout, |left| timeout.min(left.saturating_sub(ANSWERING)))
 }
 
-/// Reads a body that has to be one JSON object. How strictly its fields are read is up to `T`, which
-/// denies unknown fields and takes nothing but the types it names.
+/// Reads a body that has to be one JSON object, sent as such. How strictly its fields are read is up
+/// to `T`, which denies unknown fields and takes nothing but the types it names.
 pub fn read_json<T: DeserializeOwned>(request: &Request) -> Result<T, BadRequest> {
+    if !is_sent_as_json(request) {
+        return Err(BadRequest::UnsupportedMediaType);
+    }
     let body: &[u8] = request.body().as_ref();
     if body.len() > BODY_LIMIT {
         return Err(BadRequest::TooLarge);
@@ -265,6 +277,16 @@ pub fn read_json<T: DeserializeOwned>(request: &Request) -> Result<T, BadRequest
         ));
     }
     serde_json::from_slice(body).map_err(|error| BadRequest::Malformed(describe(&error)))
+}
+
+/// Tells whether the media type is `application/json`, in any case and with any parameters (RFC 9110
+/// §8.3.1). A web page can send a few other types, or none, to any origin without asking it first.
+fn is_sent_as_json(request: &Request) -> bool {
+    request
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok()?.split(';').next())
+        .is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case("application/json"))
 }
 
 /// serde's messages quote the input, so only their kind and place are told.
@@ -307,6 +329,14 @@ pub async fn answer(
     // Where it was is told by the line of the panic itself.
     let answered = outcome.unwrap_or_else(|_panic| Err(Failure::panicked()));
     finish(&report, answered)
+}
+
+/// The response to an event that API Gateway takes for a request and `lambda_http` does not, and the
+/// line about it. `substitute` is a request of the same invocation.
+pub fn refuse_unreadable(substitute: &Request) -> Response<Body> {
+    let report = Report::begin(substitute.lambda_context_ref());
+    let bad = BadRequest::Malformed("the request cannot be read".into());
+    finish(&report, Err(bad.into()))
 }
 
 /// The answer to a request that reaches no handler, and the line about it.
@@ -386,7 +416,16 @@ mod tests {
     }
 
     fn read(body: impl Into<Body>) -> Result<Fields, BadRequest> {
-        read_json(&Request::new(body.into()))
+        read_as(Some("application/json"), body)
+    }
+
+    fn read_as(content_type: Option<&str>, body: impl Into<Body>) -> Result<Fields, BadRequest> {
+        let mut request = Request::new(body.into());
+        if let Some(text) = content_type {
+            let value = HeaderValue::from_str(text).unwrap();
+            request.headers_mut().insert(CONTENT_TYPE, value);
+        }
+        read_json(&request)
     }
 
     fn detail(body: impl Into<Body>) -> String {
@@ -398,6 +437,39 @@ mod tests {
         let fields = read(" {\"name\": \"A\\u0064a\"}\r\n").unwrap();
         assert_eq!(fields.name, "Ada");
         assert_eq!(fields.otp, "");
+    }
+
+    #[test]
+    fn a_body_has_to_be_sent_as_json() {
+        for content_type in [
+            "application/json; charset=utf-8",
+            "Application/JSON;charset=\"utf-8\"",
+            " application/json ; a=b",
+        ] {
+            assert!(read_as(Some(content_type), "{}").is_ok(), "{content_type}");
+        }
+        for content_type in [
+            None,
+            Some(""),
+            Some("text/plain"),
+            Some("text/plain; application/json"),
+            Some("text/plain, application/json"),
+            Some("application/json, text/plain"),
+            Some("application/x-www-form-urlencoded"),
+            Some("multipart/form-data; boundary=application/json"),
+            Some("application/jsonp"),
+            Some("application/problem+json"),
+            Some("json"),
+        ] {
+            for body in ["{}", "", "{", &" ".repeat(BODY_LIMIT + 1)] {
+                let refused = read_as(content_type, body);
+                assert_eq!(
+                    refused,
+                    Err(BadRequest::UnsupportedMediaType),
+                    "{content_type:?}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -12,6 +12,9 @@ use rlibphonenumber::{
 
 use crate::config::{self, Env};
 
+/// The longest spelling that is parsed, in bytes. A number has at most 15 digits.
+const LONGEST_TEXT: usize = 64;
+
 /// A possible phone number in E.164 form (ITU-T E.164): `+`, country code, national number, at most
 /// 15 digits. `Debug` and `Display` show it masked.
 #[derive(Clone, PartialEq)]
@@ -114,11 +117,11 @@ impl Parser {
 
     /// The one number that `text` spells.
     ///
-    /// Refused are, beyond what libphonenumber refuses: all but ASCII digits, spaces, `-`, `.`,
+    /// Refused are, beyond what libphonenumber refuses: texts of more than 64 bytes; all but ASCII digits, spaces, `-`, `.`,
     /// brackets and one leading `+`; numbers that can only be dialled locally; and whatever does
     /// not come back from E.164 as the same number.
     pub fn parse(&self, text: &str) -> Result<PhoneNumber, Invalid> {
-        if !is_plainly_written(text) {
+        if text.len() > LONGEST_TEXT || !is_plainly_written(text) {
             return Err(Invalid);
         }
         let number = Parsed::parse(text, self.default_region).map_err(|_| Invalid)?;
@@ -296,6 +299,13 @@ mod tests {
         ] {
             assert_eq!(parse(text, ""), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_text_of_more_than_64_bytes_is_refused() {
+        let spelled = |spaces: usize| format!("+1{}4155552671", " ".repeat(spaces));
+        assert_eq!(parse(&spelled(52), "").as_deref(), Some("+14155552671"));
+        assert_eq!(parse(&spelled(53), ""), None);
     }
 
     #[test]

@@ -7,8 +7,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use hkdf::Hkdf;
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::{Hmac, Mac};
 use rand::RngExt;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -19,20 +18,30 @@ use crate::{
     config::{self, Env},
     connect::{Postgres, StoreError},
     otp, random,
-    token::{self, Signer},
+    token::{self, Signer, Subject},
 };
 
 /// Reads and writes sessions.
 pub struct Sessions {
     postgres: Arc<Postgres>,
     successors: Successors,
+    lifetime: Lifetime,
 }
 
-/// `<session id>.<secret>`: 32 lower-case hexadecimal digits and 32 bytes in base64url. No `Debug`
-/// and no `Display`.
+/// `<handle>.<secret>`: 32 lower-case hexadecimal digits, the same in every token of a session, and
+/// 32 bytes in base64url. No `Debug` and no `Display`.
 pub struct RefreshToken {
-    session_id: String,
+    handle: String,
     secret: [u8; 32],
+}
+
+/// How long sessions last, in days of Postgres's clock.
+#[derive(Clone, Copy)]
+pub struct Lifetime {
+    /// From the last refresh, or from the beginning.
+    idle: i32,
+    /// From the beginning. At least `idle`.
+    max: i32,
 }
 
 /// SHA-256 of a refresh token's secret: what is stored in its place. The secret is 256 random bits,
@@ -49,6 +58,8 @@ pub enum Refresh {
     /// It was the newest, or the one before while that may still be asked for again.
     Refreshed {
         user_id: i64,
+        /// When the session was opened, in seconds since 1970.
+        auth_time: i64,
         successor: RefreshToken,
     },
     /// It was an older one. The session is over.
@@ -71,17 +82,17 @@ impl RefreshToken {
     /// The first token of a new session, from the operating system's generator.
     pub fn generate() -> Self {
         Self {
-            session_id: random::id(),
+            handle: random::id(),
             secret: random::generator().random(),
         }
     }
 
     /// The token that a client sent, `None` if it cannot be one of ours.
     pub fn parse(text: &str) -> Option<Self> {
-        let (session_id, secret) = text.split_once('.')?;
+        let (handle, secret) = text.split_once('.')?;
         let secret = BASE64_URL_SAFE_NO_PAD.decode(secret).ok()?;
-        random::is_id(session_id).then_some(Self {
-            session_id: session_id.to_owned(),
+        random::is_id(handle).then_some(Self {
+            handle: handle.to_owned(),
             secret: secret.try_into().ok()?,
         })
     }
@@ -89,12 +100,22 @@ impl RefreshToken {
     /// The text, for the client.
     pub fn expose(&self) -> String {
         let secret = BASE64_URL_SAFE_NO_PAD.encode(self.secret);
-        format!("{}.{secret}", self.session_id)
+        format!("{}.{secret}", self.handle)
     }
 
-    /// The `id` of its row in `sessions`.
-    pub fn session_id(&self) -> &str {
-        &self.session_id
+    /// The session's `id` in `sessions` and `sid` in access tokens: the first 32 hexadecimal digits
+    /// of SHA-256("otp-auth session" ‖ handle).
+    ///
+    /// It may be shown and logged. The handle alone can end the session, and the id does not lead
+    /// back to the handle.
+    pub fn session_id(&self) -> String {
+        let digest = Sha256::new()
+            .chain_update(b"otp-auth session")
+            .chain_update(&self.handle)
+            .finalize();
+        let mut head = [0; 16];
+        head.copy_from_slice(&digest[..16]);
+        format!("{:032x}", u128::from_be_bytes(head))
     }
 
     /// What its row holds in place of the secret.
@@ -104,10 +125,22 @@ impl RefreshToken {
 }
 
 impl Tokens {
-    /// Both tokens of a user, the access token good from now.
-    pub fn new(signer: &Signer, user_id: i64, refresh: &RefreshToken, now: SystemTime) -> Self {
+    /// Both tokens of a user's session, the access token good from now. `auth_time` is when the
+    /// session was opened, in seconds since 1970.
+    pub fn new(
+        signer: &Signer,
+        user_id: i64,
+        auth_time: i64,
+        refresh: &RefreshToken,
+        now: SystemTime,
+    ) -> Self {
+        let subject = Subject {
+            user_id,
+            session_id: &refresh.session_id(),
+            auth_time,
+        };
         Self {
-            access_token: signer.access_token(user_id, now),
+            access_token: signer.access_token(&subject, now),
             token_type: "Bearer",
             expires_in: token::LIFETIME.as_secs(),
             refresh_token: refresh.expose(),
@@ -116,20 +149,9 @@ impl Tokens {
 }
 
 impl Successors {
-    /// Reads `OTP_PEPPER`. The keys are made by HKDF (RFC 5869), so that the digests of codes and
-    /// the refresh tokens tell nothing about each other.
+    /// Reads `OTP_PEPPER`.
     fn from_env(env: &Env) -> Result<Self, config::Error> {
-        let key = |pepper: &str| {
-            let mut key = [0; 32];
-            Hkdf::<Sha256>::new(None, pepper.as_bytes())
-                .expand(b"otp-auth refresh token", &mut key)
-                .ok()?;
-            Hmac::new_from_slice(&key).ok()
-        };
-        // Neither can fail: 32 bytes are a length that HKDF gives and HMAC takes.
-        Ok(Self(
-            otp::peppers(env)?.into_iter().filter_map(key).collect(),
-        ))
+        otp::derived_keys(env, b"otp-auth refresh token").map(Self)
     }
 
     /// What may follow on the token, newest pepper first.
@@ -138,7 +160,7 @@ impl Successors {
             let mut mac = key.clone();
             mac.update(&token.secret);
             RefreshToken {
-                session_id: token.session_id.clone(),
+                handle: token.handle.clone(),
                 secret: mac.finalize().into_bytes().into(),
             }
         };
@@ -146,20 +168,45 @@ impl Successors {
     }
 }
 
+impl Lifetime {
+    /// Reads `SESSION_IDLE_DAYS` (default 30) and `SESSION_MAX_DAYS` (default 180, at least the
+    /// former).
+    pub fn from_env(env: &Env) -> Result<Self, config::Error> {
+        const MAX: &str = "SESSION_MAX_DAYS";
+        let idle = env.number("SESSION_IDLE_DAYS", 30, 1..=3650)?;
+        let max = env.number(MAX, 180, 1..=3650)?;
+        if max < idle {
+            return Err(config::Error::invalid(
+                MAX,
+                "must be at least SESSION_IDLE_DAYS",
+            ));
+        }
+        Ok(Self { idle, max })
+    }
+
+    /// How long a session lasts that was never refreshed, in days.
+    pub fn idle_days(self) -> i32 {
+        self.idle
+    }
+}
+
 impl Sessions {
-    /// Reads `OTP_PEPPER`.
+    /// Reads `OTP_PEPPER`, and the lifetime, see [`Lifetime::from_env`].
     pub fn from_env(env: &Env, postgres: Arc<Postgres>) -> Result<Self, config::Error> {
         Ok(Self {
             postgres,
             successors: Successors::from_env(env)?,
+            lifetime: Lifetime::from_env(env)?,
         })
     }
 
-    /// Replaces a token by its successor, for 30 more days.
+    /// Replaces a token by its successor, and lets the session last longer: `SESSION_IDLE_DAYS` from
+    /// now, but at most `SESSION_MAX_DAYS` from its beginning.
     ///
-    /// The row holds the digest of the newest token only. If that is what one of the successors of
-    /// the token at hand has, then the token is the one before: it gets the same successor again for
-    /// ten seconds. Any other secret ends the session, since only its owner and a thief know its id.
+    /// The row holds the digest of the newest token only. If that is the digest of one of the
+    /// successors of the token at hand, then the token is the newest one's parent: for 60 seconds,
+    /// longer than a failover takes, it gets the same successor again. Any other secret ends the
+    /// session, since only its owner and a thief know its handle.
     pub async fn refresh(
         &self,
         token: &RefreshToken,
@@ -176,22 +223,27 @@ impl Sessions {
                     UPDATE sessions SET
                         token_digest = CASE WHEN token_digest = $2 THEN $3[1] ELSE token_digest END,
                         refreshed_at = CASE WHEN token_digest = $2 THEN now() ELSE refreshed_at END,
-                        expires_at = CASE WHEN token_digest = $2 THEN now() + interval '30 days'
+                        expires_at = CASE WHEN token_digest = $2
+                                          THEN least(now() + make_interval(days => $4),
+                                                     created_at + make_interval(days => $5))
                                           ELSE expires_at END,
                         revoked_at = CASE WHEN token_digest = $2 THEN NULL
                                           WHEN token_digest = ANY ($3)
-                                               AND refreshed_at > now() - interval '10 seconds' THEN NULL
+                                               AND refreshed_at > now() - interval '60 seconds' THEN NULL
                                           ELSE now() END
                     WHERE id = $1 AND revoked_at IS NULL AND expires_at > now()
-                    RETURNING user_id, token_digest, revoked_at IS NOT NULL AS revoked
+                    RETURNING user_id, token_digest, revoked_at IS NOT NULL AS revoked,
+                              floor(extract(epoch FROM created_at))::int8 AS auth_time
                 )
-                SELECT user_id, token_digest, revoked
+                SELECT user_id, token_digest, revoked, auth_time
                 FROM (VALUES (1)) AS always LEFT JOIN decided ON true
                 ",
                 &[
-                    (&token.session_id, Type::TEXT),
+                    (&token.session_id(), Type::TEXT),
                     (&token.digest().as_slice(), Type::BYTEA),
                     (&digests, Type::BYTEA_ARRAY),
+                    (&self.lifetime.idle, Type::INT4),
+                    (&self.lifetime.max, Type::INT4),
                 ],
                 deadline,
             )
@@ -202,6 +254,7 @@ impl Sessions {
         if row.try_get("revoked")? {
             return Ok(Refresh::Reused);
         }
+        let auth_time = row.try_get("auth_time")?;
         let newest: &[u8] = row.try_get("token_digest")?;
         let successor = successors
             .into_iter()
@@ -210,6 +263,7 @@ impl Sessions {
         Ok(
             successor.map_or(Refresh::Absent, |successor| Refresh::Refreshed {
                 user_id,
+                auth_time,
                 successor,
             }),
         )
@@ -228,7 +282,7 @@ impl Sessions {
                 )
                 SELECT count(*) FROM ended
                 ",
-                &[(&token.session_id, Type::TEXT)],
+                &[(&token.session_id(), Type::TEXT)],
                 deadline,
             )
             .await?;
@@ -291,17 +345,42 @@ mod tests {
         assert_eq!((after.len(), &after[1]), (2, &before[0]));
         assert_ne!(after[0], after[1]);
         let other = RefreshToken {
-            session_id: token.session_id.clone(),
+            handle: token.handle.clone(),
             ..RefreshToken::generate()
         };
         assert_ne!(text(successors(&old).of(&other)), before);
+    }
+
+    /// Computed by Python's `hashlib`.
+    #[test]
+    fn a_session_id_is_a_digest_of_the_handle() {
+        let token = RefreshToken {
+            handle: "0".repeat(32),
+            secret: [7; 32],
+        };
+        assert_eq!(token.session_id(), "7a2aeba704e5aa3d66fd07d716a390c0");
+    }
+
+    #[test]
+    fn a_session_lasts_at_least_as_long_as_it_may_be_idle() {
+        let read = |idle, max| {
+            let env = Env::from([("SESSION_IDLE_DAYS", idle), ("SESSION_MAX_DAYS", max)]);
+            let lifetime = Lifetime::from_env(&env);
+            lifetime.map(|days| (days.idle, days.max)).ok()
+        };
+        assert_eq!(read("", ""), Some((30, 180)));
+        assert_eq!(read("7", "7"), Some((7, 7)));
+        assert_eq!(read("8", "7"), None);
+        assert_eq!(read("181", ""), None);
+        assert_eq!(read("", "29"), None);
+        assert_eq!(read("0", ""), None);
     }
 
     /// What Python's `hmac` and `hkdf` of the package `cryptography` compute.
     #[test]
     fn a_successor_is_hmac_sha256_under_a_key_of_hkdf() {
         let token = RefreshToken {
-            session_id: "0".repeat(32),
+            handle: "0".repeat(32),
             secret: [7; 32],
         };
         let successor = &successors(&"k".repeat(32)).of(&token)[0];

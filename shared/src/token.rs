@@ -37,6 +37,9 @@ pub const LEEWAY: Duration = Duration::from_secs(30);
 /// The `typ` of an access token, RFC 9068 §2.1.
 const TYPE: &str = "at+jwt";
 
+/// A one-time passcode, confirmed by SMS: RFC 8176 §2.
+const AUTHENTICATION_METHODS: [&str; 2] = ["otp", "sms"];
+
 const ISSUER: &str = "TOKEN_ISSUER";
 const PRIVATE_KEY: &str = "TOKEN_PRIVATE_KEY";
 const PUBLIC_KEYS: &str = "TOKEN_PUBLIC_KEYS";
@@ -72,10 +75,19 @@ struct PublicKey {
     jwk: Jwk,
 }
 
-/// What a valid access token says. Only a [`Verifier`] makes one.
+/// The user and the session that an access token is for.
+pub struct Subject<'a> {
+    pub user_id: i64,
+    pub session_id: &'a str,
+    /// When the session was opened, in seconds since 1970: a code was checked then.
+    pub auth_time: i64,
+}
+
+/// The claims of a valid access token that our own routes use. Only a [`Verifier`] makes one.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Claims {
     user_id: i64,
+    session_id: String,
 }
 
 /// Why a token is not valid. The client is not told, the log is.
@@ -112,7 +124,8 @@ struct Header {
     crit: Option<IgnoredAny>,
 }
 
-/// The claims of our tokens, RFC 9068 §2.2; times are seconds since 1970.
+/// The claims of our tokens: those of RFC 9068 §2.2, and `sid` of `OpenID` Connect Front-Channel
+/// Logout 1.0 §3. Times are seconds since 1970.
 #[derive(Serialize, Deserialize)]
 struct Payload {
     iss: String,
@@ -123,6 +136,10 @@ struct Payload {
     nbf: u64,
     exp: u64,
     jti: String,
+    sid: String,
+    auth_time: i64,
+    #[serde(skip_deserializing)]
+    amr: [&'static str; 2],
 }
 
 /// A public key as RFC 7517 writes it.
@@ -214,8 +231,8 @@ impl Signer {
         })
     }
 
-    /// A token for the user, good for [`LIFETIME`] from now.
-    pub fn access_token(&self, user_id: i64, now: SystemTime) -> String {
+    /// An access token, good for [`LIFETIME`] from now.
+    pub fn access_token(&self, subject: &Subject<'_>, now: SystemTime) -> String {
         let Jwk { kid, alg, .. } = &self.public.jwk;
         let header = Header {
             alg: (*alg).to_owned(),
@@ -227,13 +244,16 @@ impl Signer {
         let Parties { issuer, audience } = &self.parties;
         let payload = Payload {
             iss: issuer.clone(),
-            sub: user_id.to_string(),
+            sub: subject.user_id.to_string(),
             aud: audience.clone(),
             client_id: audience.clone(),
             iat: now,
             nbf: now,
             exp: now + LIFETIME.as_secs(),
             jti: random::id(),
+            sid: subject.session_id.to_owned(),
+            auth_time: subject.auth_time,
+            amr: AUTHENTICATION_METHODS,
         };
         let mut token = encode_json(&header);
         token.push('.');
@@ -318,10 +338,10 @@ impl Verifier {
         if header.typ != TYPE {
             return Err(Invalid::NotAnAccessToken);
         }
-        self.judge(&decode_json(payload)?, now)
+        self.judge(decode_json(payload)?, now)
     }
 
-    fn judge(&self, payload: &Payload, now: SystemTime) -> Result<Claims, Invalid> {
+    fn judge(&self, payload: Payload, now: SystemTime) -> Result<Claims, Invalid> {
         let now = seconds(now);
         let leeway = LEEWAY.as_secs();
         if payload.iss != self.parties.issuer {
@@ -336,8 +356,13 @@ impl Verifier {
         if now.saturating_add(leeway) < payload.nbf {
             return Err(Invalid::NotYetValid);
         }
-        let user_id = payload.sub.parse().map_err(|_| Invalid::Malformed)?;
-        Ok(Claims { user_id })
+        if !random::is_id(&payload.sid) {
+            return Err(Invalid::Malformed);
+        }
+        Ok(Claims {
+            user_id: payload.sub.parse().map_err(|_| Invalid::Malformed)?,
+            session_id: payload.sid,
+        })
     }
 
     /// The keys, the one that signs first.
@@ -366,6 +391,11 @@ impl Claims {
     /// The `id` of the user.
     pub fn user_id(&self) -> i64 {
         self.user_id
+    }
+
+    /// The `id` of the session, which may be over: ask [`crate::users::Users::of_session`].
+    pub fn session_id(&self) -> &str {
+        &self.session_id
     }
 }
 
@@ -521,6 +551,23 @@ mod tests {
         (signer, verifier)
     }
 
+    const SESSION_ID: &str = "00112233445566778899aabbccddeeff";
+
+    fn subject() -> Subject<'static> {
+        Subject {
+            user_id: 7,
+            session_id: SESSION_ID,
+            auth_time: 1_000,
+        }
+    }
+
+    fn claims() -> Claims {
+        Claims {
+            user_id: 7,
+            session_id: SESSION_ID.to_owned(),
+        }
+    }
+
     fn at(seconds: i64) -> SystemTime {
         let time = UNIX_EPOCH + AT;
         let distance = Duration::from_secs(seconds.unsigned_abs());
@@ -534,12 +581,12 @@ mod tests {
     #[test]
     fn a_token_is_good_for_fifteen_minutes_and_the_leeway_and_not_a_second_longer() {
         let (signer, verifier) = both(&p256());
-        let token = signer.access_token(7, at(0));
+        let token = signer.access_token(&subject(), at(0));
         for (time, verdict) in [
             (-31, Err(Invalid::NotYetValid)),
-            (-30, Ok(Claims { user_id: 7 })),
-            (0, Ok(Claims { user_id: 7 })),
-            (900 + 29, Ok(Claims { user_id: 7 })),
+            (-30, Ok(claims())),
+            (0, Ok(claims())),
+            (900 + 29, Ok(claims())),
             (900 + 30, Err(Invalid::Expired)),
         ] {
             assert_eq!(verifier.verify(&token, at(time)), verdict, "{time}");
@@ -554,14 +601,10 @@ mod tests {
             .as_ref());
         for (key, algorithm) in [(rsa, "RS256"), (p256(), "ES256")] {
             let (signer, verifier) = both(&key);
-            let token = signer.access_token(7, at(0));
+            let token = signer.access_token(&subject(), at(0));
             let header: serde_json::Value = decode_json(token.split('.').next().unwrap()).unwrap();
             assert_eq!(header["alg"], algorithm);
-            assert_eq!(
-                verifier.verify(&token, at(0)),
-                Ok(Claims { user_id: 7 }),
-                "{algorithm}"
-            );
+            assert_eq!(verifier.verify(&token, at(0)), Ok(claims()), "{algorithm}");
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
     challenge::{Matched, Purpose},
     connect::{Postgres, StoreError},
     phone::PhoneNumber,
-    sessions::RefreshToken,
+    sessions::{Lifetime, RefreshToken},
 };
 
 /// Reads and writes users.
@@ -52,15 +52,23 @@ pub struct User {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Entry {
     /// Somebody new.
-    Registered(User),
+    Registered(SignedIn),
     /// The user who has the number.
-    LoggedIn(User),
+    LoggedIn(SignedIn),
     /// The challenge had been used before; nothing changed.
     ChallengeUsed,
     /// Somebody registered the number meanwhile. The challenge is used now.
     PhoneTaken,
     /// A login, and nobody has the number. The challenge is used now.
     UserGone,
+}
+
+/// A user whose session was just opened.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SignedIn {
+    pub user: User,
+    /// By Postgres's clock, in seconds since 1970.
+    pub auth_time: i64,
 }
 
 impl Name {
@@ -114,18 +122,29 @@ impl Users {
         Ok(row.try_get(0)?)
     }
 
-    /// The user with this id.
-    pub async fn find(&self, id: i64, deadline: Instant) -> Result<Option<User>, StoreError> {
+    /// The user of a session, `None` if the session is over or is not the user's. A user who is gone
+    /// has no session.
+    pub async fn of_session(
+        &self,
+        user_id: i64,
+        session_id: &str,
+        deadline: Instant,
+    ) -> Result<Option<User>, StoreError> {
         let row = self
             .postgres
             .read_one(
                 r#"
+                WITH alive AS (
+                    SELECT user_id FROM sessions
+                    WHERE id = $2 AND user_id = $1 AND revoked_at IS NULL AND expires_at > now()
+                )
                 SELECT id, name, phone_number, version,
                        to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
                            AS created_at
-                FROM (VALUES (1)) AS always LEFT JOIN users ON id = $1
+                FROM (VALUES (1)) AS always
+                     LEFT JOIN (alive JOIN users ON users.id = alive.user_id) ON true
                 "#,
-                &[(&id, Type::INT8)],
+                &[(&user_id, Type::INT8), (&session_id, Type::TEXT)],
                 deadline,
             )
             .await?;
@@ -150,6 +169,7 @@ impl Users {
         matched: &Matched,
         phone: &PhoneNumber,
         refresh_token: &RefreshToken,
+        lifetime: Lifetime,
         deadline: Instant,
     ) -> Result<Entry, StoreError> {
         let row = self
@@ -175,10 +195,11 @@ impl Users {
                 ), entered AS (
                     SELECT * FROM signed_up UNION ALL SELECT * FROM logged_in
                 ), opened AS (
-                    INSERT INTO sessions (id, user_id, token_digest)
-                    SELECT $5, id, $6 FROM entered
+                    INSERT INTO sessions (id, user_id, token_digest, created_at, expires_at)
+                    SELECT $5, id, $6, now(), now() + make_interval(days => $7) FROM entered
                 )
                 SELECT EXISTS (SELECT FROM used) AS first_use,
+                       floor(extract(epoch FROM now()))::int8 AS auth_time,
                        is_new, id, name, phone_number, version,
                        to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
                            AS created_at
@@ -191,6 +212,7 @@ impl Users {
                     (&phone.as_e164(), Type::TEXT),
                     (&refresh_token.session_id(), Type::TEXT),
                     (&refresh_token.digest().as_slice(), Type::BYTEA),
+                    (&lifetime.idle_days(), Type::INT4),
                 ],
                 deadline,
             )
@@ -199,8 +221,8 @@ impl Users {
             return Ok(Entry::ChallengeUsed);
         }
         Ok(match row.try_get("is_new")? {
-            Some(true) => Entry::Registered(read_user(&row)?),
-            Some(false) => Entry::LoggedIn(read_user(&row)?),
+            Some(true) => Entry::Registered(read_signed_in(&row)?),
+            Some(false) => Entry::LoggedIn(read_signed_in(&row)?),
             None => match matched.purpose {
                 // With the second, whoever has the number is let in.
                 Purpose::SignUp(_) | Purpose::SignUpOrLogIn(_) => Entry::PhoneTaken,
@@ -208,6 +230,13 @@ impl Users {
             },
         })
     }
+}
+
+fn read_signed_in(row: &Row) -> Result<SignedIn, tokio_postgres::Error> {
+    Ok(SignedIn {
+        user: read_user(row)?,
+        auth_time: row.try_get("auth_time")?,
+    })
 }
 
 fn read_user(row: &Row) -> Result<User, tokio_postgres::Error> {

@@ -25,12 +25,19 @@ pub enum Route {
 /// Status, `error` and `code` of a failure.
 type Row = (u64, &'static str, &'static str);
 
-const ANYWHERE: [Row; 4] = [
+const ANYWHERE: [Row; 5] = [
     (400, "Invalid request payload", "invalid_payload"),
+    UNSUPPORTED_MEDIA_TYPE,
     (413, "Invalid request payload", "payload_too_large"),
     (404, "Not found", "not_found"),
     (405, "Method not allowed", "method_not_allowed"),
 ];
+
+const UNSUPPORTED_MEDIA_TYPE: Row = (
+    415,
+    "Content-Type must be application/json",
+    "unsupported_media_type",
+);
 
 const WITH_A_PHONE: [Row; 2] = [
     (400, "Invalid phone number", "invalid_phone_number"),
@@ -201,18 +208,29 @@ impl Route {
         None
     }
 
-    /// The same for the answer to a POST of this body, which must be refused as unreadable when it
-    /// is, and only then.
-    pub fn fault_of_post(self, body: &[u8], answer: &Answer) -> Option<String> {
-        let expected = if body.len() > BODY_LIMIT {
+    /// The same for the answer to a POST of this body, sent as this type. It must be refused as
+    /// unreadable when it is, and only then.
+    pub fn fault_of_post(
+        self,
+        content_type: Option<&str>,
+        body: &[u8],
+        answer: &Answer,
+    ) -> Option<String> {
+        let expected = if !content_type.is_some_and(is_json) {
+            Some("unsupported_media_type")
+        } else if body.len() > BODY_LIMIT {
             Some("payload_too_large")
         } else if self.reads(body) {
             None
         } else {
             Some("invalid_payload")
         };
-        let told = Some(answer.text("code"))
-            .filter(|code| matches!(*code, "payload_too_large" | "invalid_payload"));
+        let refusals = [
+            "unsupported_media_type",
+            "payload_too_large",
+            "invalid_payload",
+        ];
+        let told = Some(answer.text("code")).filter(|code| refusals.contains(code));
         if told != expected {
             return Some(format!("{expected:?} was due: {answer:?}"));
         }
@@ -233,6 +251,13 @@ impl Route {
     }
 }
 
+/// Whether a Content-Type is JSON's, found out in another way than by the functions.
+fn is_json(content_type: &str) -> bool {
+    let text = content_type.to_ascii_lowercase();
+    let rest = text.trim_start().strip_prefix("application/json");
+    rest.is_some_and(|rest| matches!(rest.trim_start().bytes().next(), None | Some(b';')))
+}
+
 /// A detail says what and where, and nothing that came from the client.
 fn is_harmless(detail: &str) -> bool {
     let kinds = [
@@ -247,7 +272,8 @@ fn is_harmless(detail: &str) -> bool {
         line.parse::<usize>().ok().zip(column.parse::<usize>().ok())
     };
     let fixed = format!("the body is larger than {BODY_LIMIT} bytes");
-    ["", "the body is not a JSON object", &fixed].contains(&detail)
+    let unreadable = "the request cannot be read";
+    ["", "the body is not a JSON object", unreadable, &fixed].contains(&detail)
         || kinds
             .iter()
             .any(|kind| detail.strip_prefix(kind).and_then(place).is_some())

@@ -73,7 +73,7 @@ impl Secrets {
                     match (name.as_str(), value) {
                         ("otp" | "phone_number", Value::String(text)) => self.learn_text(text),
                         (
-                            "access_token" | "refresh_token" | "authorization",
+                            "access_token" | "refresh_token" | "authorization" | "device_token",
                             Value::String(text),
                         ) => self.learn_token(text),
                         ("body", Value::String(text)) => {

@@ -44,6 +44,7 @@ async fn verify_with_the_right_code_registers_and_answers_the_user() {
     let code = service.code_for(&phone).await;
     let answer = service.verify(&phone, &code).await;
     let tokens = Tokens::of(&answer);
+    let device_token = answer.text("device_token").to_owned();
 
     let row = service
         .database
@@ -76,12 +77,14 @@ async fn verify_with_the_right_code_registers_and_answers_the_user() {
                     "token_type": "Bearer",
                     "expires_in": 900,
                     "refresh_token": tokens.refresh
-                }
+                },
+                "device_token": device_token
             })
         )
     );
     assert_eq!(row.get::<_, String>(2), "Ada");
     assert_eq!(row.get::<_, String>(3), phone);
+    assert!(device_token.len() > 32);
 }
 
 #[tokio::test]

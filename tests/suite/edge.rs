@@ -47,9 +47,10 @@ fn fixture(kind: &str, route: Route) -> Value {
     serde_json::from_str(&event.replace("/signup", route.path())).unwrap()
 }
 
-/// A POST of this body in every form in which it can arrive: through a REST API, an HTTP API with and
-/// without a stage in the path, and a function URL; as text, if it is text, and as base64.
-fn deliveries(route: Route, body: &[u8]) -> Vec<Value> {
+/// A POST of this body, sent as this type, in every form in which it can arrive: through a REST API, an
+/// HTTP API with and without a stage in the path, and a function URL; as text, if it is text, and as
+/// base64.
+fn deliveries(route: Route, content_type: Option<&str>, body: &[u8]) -> Vec<Value> {
     let mut events: Vec<Value> = ["", "-http-stage", "-function-url", "-rest-stage"]
         .iter()
         .map(|kind| fixture(kind, route))
@@ -68,10 +69,24 @@ fn deliveries(route: Route, body: &[u8]) -> Vec<Value> {
             let mut event = event.clone();
             event["body"] = body.clone();
             event["isBase64Encoded"] = (*is_base64).into();
+            set_content_type(&mut event, content_type);
             deliveries.push(event);
         }
     }
     deliveries
+}
+
+fn set_content_type(event: &mut Value, content_type: Option<&str>) {
+    for (member, is_list) in [("headers", false), ("multiValueHeaders", true)] {
+        let Some(headers) = event[member].as_object_mut() else {
+            continue;
+        };
+        headers.retain(|name, _| !name.eq_ignore_ascii_case("content-type"));
+        if let Some(text) = content_type {
+            let value = if is_list { json!([text]) } else { json!(text) };
+            headers.insert("content-type".into(), value);
+        }
+    }
 }
 
 async fn answer_to(service: &Service, route: Route, event: &Value) -> Answer {
@@ -168,6 +183,30 @@ fn disturbance() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+/// Any type of a body, mostly the right one.
+fn any_content_type() -> impl Strategy<Value = Option<String>> {
+    let right = [
+        "application/json",
+        "application/json; charset=utf-8",
+        "APPLICATION/JSON",
+    ];
+    let wrong = [
+        "text/plain",
+        "text/plain;application/json",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/json, text/plain",
+        "application/jsonp",
+        "",
+    ];
+    prop_oneof![
+        8 => select(right.to_vec()).prop_map(|text| Some(text.to_owned())),
+        1 => select(wrong.to_vec()).prop_map(|text| Some(text.to_owned())),
+        1 => Just(None),
+        1 => "[ -~]{0,20}".prop_map(Some),
+    ]
+}
+
 /// Any body.
 fn any_body() -> impl Strategy<Value = Vec<u8>> {
     let disturbed = (
@@ -233,13 +272,15 @@ fn any_body_gets_the_same_answer_of_the_contract_in_every_kind_of_event() {
     ];
     let service = runtime.block_on(Service::start_with(&own));
     runner(300)
-        .run(&any_body(), |body| {
+        .run(&(any_content_type(), any_body()), |(content_type, body)| {
+            let content_type = content_type.as_deref();
             runtime.block_on(async {
                 for route in Route::ALL {
                     let mut gists = BTreeSet::new();
-                    for event in deliveries(route, &body) {
+                    for event in deliveries(route, content_type, &body) {
                         let answer = answer_to(&service, route, &event).await;
-                        assert_eq!(route.fault_of_post(&body, &answer), None, "{event}");
+                        let fault = route.fault_of_post(content_type, &body, &answer);
+                        assert_eq!(fault, None, "{event}");
                         gists.insert(gist(&answer));
                     }
                     assert_eq!(gists.len(), 1, "{gists:?}");
@@ -257,7 +298,7 @@ fn any_body_gets_the_same_answer_of_the_contract_in_every_kind_of_event() {
 
 /// An event with any of its values, at any depth, replaced by something else.
 fn disturbed_event(route: Route) -> impl Strategy<Value = Value> {
-    let events = deliveries(route, b"{\"name\":\"Ada\"}");
+    let events = deliveries(route, Some("application/json"), b"{\"name\":\"Ada\"}");
     let other = prop_oneof![
         1 => any_json(),
         1 => any::<String>().prop_map(Value::from),

@@ -446,7 +446,8 @@ fn the_check_of_every_log_finds_codes_numbers_tokens_keys_and_broken_lines() {
     ));
     secrets.learn(&json!({"message": "Generated OTP", "otp": "737373"}));
     secrets.learn(&json!({"headers": {"authorization": "Bearer e30.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dGhlIHNpZ25hdHVyZSBvZiBpdA"}}));
-    let body = json!({"tokens": {"refresh_token": "0123456789abcdef0123456789abcdef.dGhlIHNlY3JldCBvZiB0aGUgdG9rZW4"}});
+    let body = json!({"tokens": {"refresh_token": "0123456789abcdef0123456789abcdef.dGhlIHNlY3JldCBvZiB0aGUgdG9rZW4"},
+        "device_token": "0123456789abcdefYSBkZXZpY2UgdGhhdCBpcyBrbm93bg"});
     secrets.learn(&json!({"statusCode": 200, "body": body.to_string()}));
     let pepper = format!(r#"{{"cause": "key {PEPPER}"}}"#);
     let key = signing_key().private_pem();
@@ -460,6 +461,7 @@ fn the_check_of_every_log_finds_codes_numbers_tokens_keys_and_broken_lines() {
         r#"{"phone": "+49 (151) 2345-6789"}"#,
         r#"{"cause": "eyJzdWIiOiIxMjM0NTY3ODkwIn0"}"#,
         r#"{"cause": "dGhlIHNpZ25hdHVyZSBvZiBpdA"}"#,
+        r#"{"cause": "of 0123456789abcdefYSBkZXZpY2UgdGhhdCBpcyBrbm93bg"}"#,
         r#"{"cause": "no dGhlIHNlY3JldCBvZiB0aGUgdG9rZW4 here"}"#,
         &pepper,
         &key,

@@ -4,17 +4,23 @@ use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
 use lambda_http::request::from_str;
-use serde_json::json;
+use serde_json::{Value, json};
 use session::Session;
-use tests::{Answer, PEPPER, Service, Tokens, event, fresh_phone};
+use tests::{Answer, PEPPER, Service, Tokens, decoded, event, fresh_phone};
 
 const INVALID: (u64, &str, &str) = (401, "Invalid or expired token", "invalid_token");
 
-/// Lets the ten seconds pass in which a token may be asked for again.
-async fn outlive_the_grace(service: &Service) {
+const UNAUTHENTICATED: (u64, &str, &str) = (
+    401,
+    "Invalid or missing authentication token",
+    "unauthenticated",
+);
+
+/// Lets time pass since the last refresh of every session.
+async fn wait(service: &Service, seconds: u32) {
     run(
         service,
-        "UPDATE sessions SET refreshed_at = refreshed_at - interval '10 seconds'",
+        &format!("UPDATE sessions SET refreshed_at = refreshed_at - interval '{seconds} seconds'"),
     )
     .await;
 }
@@ -37,9 +43,22 @@ async fn refresh(session: &Session, token: &str) -> Answer {
     Answer::of_handler(session.handle(request).await)
 }
 
+async fn me(service: &Service, tokens: &Tokens) -> Answer {
+    service.me(Some(&format!("Bearer {}", tokens.access))).await
+}
+
 async fn is_signed_in(service: &Service, tokens: &Tokens) -> bool {
-    let authorization = format!("Bearer {}", tokens.access);
-    service.me(Some(&authorization)).await.status == 200
+    me(service, tokens).await.status == 200
+}
+
+/// A claim of the access token.
+fn claim(tokens: &Tokens, name: &str) -> Value {
+    decoded(&tokens.access)[1][name].clone()
+}
+
+/// The id of the tokens' session.
+fn session_id(tokens: &Tokens) -> String {
+    claim(tokens, "sid").as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
@@ -67,7 +86,7 @@ async fn verification_gives_tokens_and_a_refresh_gives_new_ones() {
     assert_eq!(
         second.refresh[..33],
         first.refresh[..33],
-        "the session's id"
+        "the session's handle"
     );
     assert!(is_signed_in(&service, &second).await);
     let third = service.refreshed(&second.refresh).await;
@@ -135,7 +154,7 @@ async fn fifty_refreshes_at_once_leave_one_chain_and_sign_nobody_out() {
 }
 
 #[tokio::test]
-async fn after_a_lost_answer_the_same_successor_is_given_for_ten_seconds() {
+async fn after_a_lost_answer_the_same_successor_is_given_for_a_minute() {
     let service = Service::start().await;
     let first = service.sign_in().await;
     let second = service.refreshed(&first.refresh).await;
@@ -143,19 +162,13 @@ async fn after_a_lost_answer_the_same_successor_is_given_for_ten_seconds() {
     assert_eq!(again.refresh, second.refresh);
     assert!(is_signed_in(&service, &again).await);
 
-    run(
-        &service,
-        "UPDATE sessions SET refreshed_at = refreshed_at - interval '5 seconds'",
-    )
-    .await;
+    // Longer than a failover.
+    wait(&service, 45).await;
     let again = service.refreshed(&first.refresh).await;
     assert_eq!(again.refresh, second.refresh);
-    // Asking again does not buy another ten.
-    run(
-        &service,
-        "UPDATE sessions SET refreshed_at = refreshed_at - interval '5 seconds'",
-    )
-    .await;
+    assert!(is_signed_in(&service, &again).await);
+    // Asking again does not buy another minute.
+    wait(&service, 15).await;
     assert_eq!(service.refresh(&first.refresh).await.failure(), INVALID);
     assert_eq!(service.refresh(&second.refresh).await.failure(), INVALID);
 }
@@ -172,12 +185,13 @@ async fn a_stolen_token_ends_the_session_and_that_is_committed() {
         if goes_on {
             newest = service.refreshed(&newest.refresh).await;
         } else {
-            outlive_the_grace(&service).await;
+            wait(&service, 60).await;
         }
         assert_eq!(service.refresh(&stolen.refresh).await.failure(), INVALID);
-        let id = &stolen.refresh[..32];
+        let id = session_id(&stolen);
         let revoked = format!("id = '{id}' AND revoked_at IS NOT NULL");
         assert_eq!(count(&service, &revoked).await, 1);
+        assert_eq!(me(&service, &newest).await.failure(), UNAUTHENTICATED);
         assert_eq!(service.refresh(&newest.refresh).await.failure(), INVALID);
         assert_eq!(service.refresh(&stolen.refresh).await.failure(), INVALID);
     }
@@ -254,6 +268,108 @@ async fn a_session_lasts_thirty_days_from_its_last_refresh() {
     assert_eq!(count(&service, thirty_days).await, 1);
     run(&service, "UPDATE sessions SET expires_at = now()").await;
     assert_eq!(service.refresh(&second.refresh).await.failure(), INVALID);
+    assert_eq!(me(&service, &second).await.failure(), UNAUTHENTICATED);
+}
+
+#[tokio::test]
+async fn a_session_lasts_at_most_180_days_from_its_beginning() {
+    let service = Service::start().await;
+    let first = service.sign_in().await;
+    run(
+        &service,
+        "UPDATE sessions SET created_at = now() - interval '151 days'",
+    )
+    .await;
+    service.refreshed(&first.refresh).await;
+    let ends = "expires_at = created_at + interval '180 days'";
+    assert_eq!(count(&service, ends).await, 1);
+}
+
+#[tokio::test]
+async fn both_lifetimes_are_settings_and_hold_from_the_sign_in_on() {
+    let own = [("SESSION_IDLE_DAYS", "2"), ("SESSION_MAX_DAYS", "3")];
+    let service = Service::start_with(&own).await;
+    let first = service.sign_in().await;
+    let idle = "expires_at = created_at + interval '2 days'";
+    assert_eq!(count(&service, idle).await, 1);
+    let hour = "UPDATE sessions SET created_at = created_at - interval '1 hour'";
+    run(&service, hour).await;
+    let second = service.refreshed(&first.refresh).await;
+    let idle = "expires_at = refreshed_at + interval '2 days'";
+    assert_eq!(count(&service, idle).await, 1);
+    let day = "UPDATE sessions SET created_at = created_at - interval '1 day'";
+    run(&service, day).await;
+    service.refreshed(&second.refresh).await;
+    let max = "expires_at = created_at + interval '3 days'";
+    assert_eq!(count(&service, max).await, 1);
+}
+
+#[tokio::test]
+async fn an_access_token_names_its_session_and_when_it_was_opened() {
+    let service = Service::start().await;
+    let first = service.sign_in().await;
+    // An hour ago by Postgres's clock, which is the one that counts.
+    run(
+        &service,
+        "UPDATE sessions SET created_at = created_at - interval '1 hour'",
+    )
+    .await;
+    let second = service.refreshed(&first.refresh).await;
+    let third = service.refreshed(&second.refresh).await;
+    let database = service.database.connect().await;
+    let row = database
+        .query_one(
+            "SELECT id, floor(extract(epoch FROM created_at))::int8 FROM sessions",
+            &[],
+        )
+        .await
+        .unwrap();
+    let (id, opened): (String, i64) = (row.get(0), row.get(1));
+    assert_eq!(claim(&first, "auth_time"), opened + 3600);
+    for tokens in [&second, &third] {
+        assert_eq!(claim(tokens, "auth_time"), opened);
+    }
+    for tokens in [&first, &second, &third] {
+        assert_eq!(session_id(tokens), id);
+        assert_eq!(claim(tokens, "amr"), json!(["otp", "sms"]));
+    }
+    let other = service.sign_in().await;
+    assert_ne!(session_id(&other), id);
+}
+
+/// It is in access tokens, which other services see.
+#[tokio::test]
+async fn the_id_of_a_session_ends_no_session() {
+    let service = Service::start().await;
+    let mine = service.sign_in().await;
+    let id = session_id(&mine);
+    assert!(!mine.refresh.contains(&id));
+    let forged = format!("{id}{}", &service.sign_in().await.refresh[32..]);
+    assert_eq!(service.refresh(&forged).await.failure(), INVALID);
+    assert_eq!(service.log_out(&forged).await.status, 200);
+    assert!(is_signed_in(&service, &mine).await);
+    service.refreshed(&mine.refresh).await;
+}
+
+#[tokio::test]
+async fn an_access_token_is_refused_as_soon_as_its_session_is_over() {
+    let service = Service::start().await;
+    let (mine, yours) = (service.sign_in().await, service.sign_in().await);
+    assert_eq!(service.log_out(&mine.refresh).await.status, 200);
+    let refused = me(&service, &mine).await;
+    assert_eq!(refused.failure(), UNAUTHENTICATED);
+    assert_eq!(
+        refused.headers["www-authenticate"],
+        r#"Bearer realm="otp-auth", error="invalid_token""#
+    );
+    assert!(is_signed_in(&service, &yours).await);
+    // The statement by which docs/operations.md signs everybody out.
+    run(
+        &service,
+        "UPDATE sessions SET revoked_at = now() WHERE revoked_at IS NULL",
+    )
+    .await;
+    assert_eq!(me(&service, &yours).await.failure(), UNAUTHENTICATED);
 }
 
 #[tokio::test]

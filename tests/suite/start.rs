@@ -45,6 +45,8 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
         ("REDIS_CLUSTER", "yes"),
         ("TOKEN_PRIVATE_KEY", ""),
         ("TOKEN_ISSUER", "hunter2"),
+        ("SESSION_IDLE_DAYS", "0"),
+        ("SESSION_MAX_DAYS", "29"),
     ];
     let private = Key::p256().private_pem();
     let bad_for_session = [
@@ -57,6 +59,9 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
         ("TOKEN_PRIVATE_KEY", "hunter2"),
         ("TOKEN_PUBLIC_KEYS", "hunter2"),
         ("TOKEN_PUBLIC_KEYS", &private),
+        ("SESSION_IDLE_DAYS", "month"),
+        ("SESSION_IDLE_DAYS", "181"),
+        ("SESSION_MAX_DAYS", "29"),
     ];
     let cases = bad.map(|bad| ("signup", bad)).into_iter();
     let cases = cases.chain(bad_for_verify.map(|bad| ("verify", bad)));

@@ -113,10 +113,17 @@ async fn a_token_says_what_rfc_9068_asks_for() {
             "iat": at,
             "nbf": at,
             "exp": at + 900,
-            "jti": forger.claims["jti"]
+            "jti": forger.claims["jti"],
+            "sid": forger.claims["sid"],
+            "auth_time": forger.claims["auth_time"],
+            "amr": ["otp", "sms"]
         })
     );
-    assert_eq!(forger.claims["jti"].as_str().unwrap().len(), 32);
+    for id in ["jti", "sid"] {
+        assert_eq!(forger.claims[id].as_str().unwrap().len(), 32);
+    }
+    let opened = forger.claims["auth_time"].as_u64().unwrap();
+    assert!(opened.abs_diff(at) < 60);
 }
 
 #[tokio::test]
@@ -248,6 +255,8 @@ async fn a_token_that_was_signed_for_something_else_is_refused() {
         let token = forger.signed_with(&header, &json!({}));
         forger.assert_refused(&token).await;
     }
+    let yours = forger.service.sign_in().await.access;
+    let yours = decoded(&yours)[1]["sid"].clone();
     for claims in [
         json!({"aud": "others"}),
         json!({"aud": ""}),
@@ -265,6 +274,12 @@ async fn a_token_that_was_signed_for_something_else_is_refused() {
         json!({"exp": -1}),
         json!({"nbf": null}),
         json!({"client_id": null}),
+        json!({"sid": null}),
+        json!({"sid": ""}),
+        json!({"sid": "\0"}),
+        json!({"sid": "0".repeat(32)}),
+        json!({"sid": yours}),
+        json!({"auth_time": null}),
     ] {
         let token = forger.signed_with(&json!({}), &claims);
         forger.assert_refused(&token).await;

@@ -144,13 +144,16 @@ impl Session {
         let token = RefreshToken::parse(&read_token(request)?).ok_or(Error::InvalidToken)?;
         let refresh = self.sessions.refresh(&token, deadline);
         match report.postgres(refresh).await? {
-            Refresh::Refreshed { user_id, successor } => Ok(Success::new(
-                "refreshed",
-                &Refreshed {
-                    success: true,
-                    tokens: Tokens::new(&self.signer, user_id, &successor, SystemTime::now()),
-                },
-            )),
+            Refresh::Refreshed {
+                user_id,
+                auth_time,
+                successor,
+            } => {
+                let now = SystemTime::now();
+                let tokens = Tokens::new(&self.signer, user_id, auth_time, &successor, now);
+                let success = true;
+                Ok(Success::new("refreshed", &Refreshed { success, tokens }))
+            }
             Refresh::Reused => {
                 report.count(Count::ReusedToken);
                 Err(Error::ReusedToken)
@@ -176,11 +179,14 @@ impl Session {
 
     async fn me(&self, request: &Authenticated, report: &mut Report) -> Result<Success, Error> {
         let deadline = api::deadline(request, self.deadlines.request);
-        let find = self.users.find(request.claims().user_id(), deadline);
+        let claims = request.claims();
+        let find = self
+            .users
+            .of_session(claims.user_id(), claims.session_id(), deadline);
         let data = report
             .postgres(find)
             .await?
-            .ok_or(Unauthenticated::UserGone)?;
+            .ok_or(Unauthenticated::SessionOver)?;
         let success = true;
         Ok(Success::new("read", &Me { success, data }))
     }

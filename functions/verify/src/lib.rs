@@ -15,10 +15,10 @@ use shared::{
     device::{DeviceId, Devices},
     otp::{Lengths, OtpCode},
     phone::{self, PhoneNumber},
-    sessions::{RefreshToken, Tokens},
+    sessions::{Lifetime, RefreshToken, Tokens},
     telemetry::{Count, Report},
     token::Signer,
-    users::{Entry, User, Users},
+    users::{Entry, SignedIn, User, Users},
 };
 
 /// What a verification needs, opened once at start.
@@ -29,6 +29,7 @@ pub struct Verify {
     phones: phone::Parser,
     code_lengths: Lengths,
     devices: Devices,
+    session_lifetime: Lifetime,
     require_challenge_id: bool,
     deadlines: Deadlines,
 }
@@ -97,6 +98,7 @@ impl Verify {
             phones: phone::Parser::from_env(env)?,
             code_lengths: Lengths::from_env(env)?,
             devices: Devices::from_env(env)?,
+            session_lifetime: Lifetime::from_env(env)?,
             require_challenge_id: env.flag("REQUIRE_CHALLENGE_ID", false)?,
             deadlines,
         })
@@ -143,22 +145,28 @@ impl Verify {
             report.count(Count::CodeVerified);
         }
         let refresh_token = RefreshToken::generate();
-        let enter = self.users.enter(&matched, &phone, &refresh_token, deadline);
-        let (outcome, message, user) = match report.postgres(enter).await? {
-            Entry::Registered(user) => ("registered", "User registered successfully", user),
-            Entry::LoggedIn(user) => ("logged_in", "User logged in successfully", user),
+        let lifetime = self.session_lifetime;
+        let enter = self
+            .users
+            .enter(&matched, &phone, &refresh_token, lifetime, deadline);
+        let (outcome, message, SignedIn { user, auth_time }) = match report.postgres(enter).await? {
+            Entry::Registered(signed_in) => {
+                ("registered", "User registered successfully", signed_in)
+            }
+            Entry::LoggedIn(signed_in) => ("logged_in", "User logged in successfully", signed_in),
             Entry::ChallengeUsed => return Err(Error::Expired),
             Entry::UserGone => return Err(Error::UserNotFound),
             Entry::PhoneTaken => return Err(Error::UserExists),
         };
         // A device that is known already keeps its id, and with it its limit.
         let device = matched.device.unwrap_or_else(DeviceId::generate);
+        let now = SystemTime::now();
         Ok(Success::new(
             outcome,
             &Entered {
                 success: true,
                 message,
-                tokens: Tokens::new(&self.signer, user.id, &refresh_token, SystemTime::now()),
+                tokens: Tokens::new(&self.signer, user.id, auth_time, &refresh_token, now),
                 device_token: self.devices.token(&phone, &device),
                 data: user,
             },

@@ -26,7 +26,8 @@ use lambda_http::{
 use super::{Failure, refuse};
 use crate::token::{self, Claims, Verifier};
 
-/// Lets requests with a valid access token through, and answers the others itself.
+/// Lets requests with a valid access token through, and answers the others itself. It asks no store:
+/// the handler finds out whether the session is alive, in the statement that it sends anyway.
 #[derive(Clone)]
 pub struct BearerLayer {
     verifier: Arc<Verifier>,
@@ -53,9 +54,9 @@ pub enum Unauthenticated {
     Missing,
     #[error(transparent)]
     Invalid(#[from] token::Invalid),
-    /// The token is good, and the user it was made for is gone.
-    #[error("the token's user is gone")]
-    UserGone,
+    /// The token is good, and its session was ended or has expired, or its user is gone.
+    #[error("the token's session is over")]
+    SessionOver,
 }
 
 /// What `WWW-Authenticate` asks for.
@@ -133,7 +134,9 @@ impl From<Unauthenticated> for Failure {
         let failure = Self {
             challenge: Some(match refusal {
                 Unauthenticated::Missing => Challenge::TokenMissing,
-                Unauthenticated::Invalid(_) | Unauthenticated::UserGone => Challenge::TokenInvalid,
+                Unauthenticated::Invalid(_) | Unauthenticated::SessionOver => {
+                    Challenge::TokenInvalid
+                }
             }),
             ..Self::new(
                 StatusCode::UNAUTHORIZED,

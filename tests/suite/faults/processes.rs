@@ -1,11 +1,14 @@
 //! The real binaries, frozen and killed between any two steps, and at the end of their sandbox.
 
-use std::time::Duration;
+use std::{
+    net::TcpListener,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 use tests::{
-    Behaviour, Database, Fault, Function, PEPPER, Provider, Proxy, RedisServer, Sandbox,
-    fresh_phone, sign_up_event, until, verify_event,
+    Behaviour, Database, Fault, Function, PEPPER, Provider, Proxy, RedisServer, Sandbox, binary,
+    event, fresh_phone, local_settings, sign_up_event, until, verify_event,
 };
 
 use super::rows;
@@ -111,6 +114,32 @@ impl Deployed {
         assert_eq!(signup.sign_up(phone).await.status, 200);
         self.provider.messages_to(phone)[0][..6].to_owned()
     }
+}
+
+/// API Gateway's authorizer waits for the keys for a second and a half. If it gives up, every route
+/// behind it fails.
+#[tokio::test]
+async fn the_keys_are_served_while_postgres_accepts_connections_and_says_nothing() {
+    // The system accepts for a listener that nobody asks for its connections.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let database_url = format!("postgres://otp@{}/otp", silent.local_addr().unwrap());
+    binary("session").await;
+    let begun = Instant::now();
+    let mut session = Function::start("session", local_settings(&database_url, "")).await;
+    for page in ["jwks.json", "openid-configuration"] {
+        let path = format!("/.well-known/{page}");
+        let answer = session.answer(&event("GET", &path, "")).await;
+        assert_eq!(answer.status, 200, "{page}");
+    }
+    let time = begun.elapsed();
+    assert!(time < Duration::from_millis(1500), "{time:?}");
+    // It goes on connecting, and then says that it could not.
+    until("the failure is logged", async || {
+        let log = session.log();
+        log.iter()
+            .any(|line| line.contains("not connected at start"))
+    })
+    .await;
 }
 
 #[tokio::test]
