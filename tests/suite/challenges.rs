@@ -140,3 +140,85 @@ async fn a_code_of_another_valid_length_is_not_counted() {
     }
     assert!(is_in(&service.verify(&phone, &code).await));
 }
+
+/// A stranger has used up all that may be sent to the phone. Its owner got those codes, and has another
+/// address.
+#[tokio::test]
+async fn a_phones_owner_shares_the_newest_code_when_a_stranger_has_used_up_its_limit() {
+    for reveals in ["true", "false"] {
+        let settings = [
+            ("LIMIT_PHONE", "1/1s,2/1h"),
+            ("LIMIT_ADDRESS", "9/1h"),
+            ("REVEAL_REGISTERED", reveals),
+        ];
+        let mut service = Service::start_with(&settings).await;
+        let phone = fresh_phone();
+        service.database.insert_user(&phone).await;
+        let mut strangers = String::new();
+        for second in 0..2 {
+            service.set_clock_offset(second * 1001);
+            let sent = service.log_in_from(STRANGER, &phone).await;
+            assert_eq!(sent.status, 200);
+            strangers = sent.text("challenge_id").to_owned();
+        }
+        let code = last_code_to(&phone).await;
+        for _ in 0..5 {
+            let body =
+                json!({"otp": wrong(&code), "phone_number": phone, "challenge_id": strangers});
+            service.post_from(STRANGER, "/verify", &body).await;
+            service.verify_from(STRANGER, &phone, &wrong(&code)).await;
+        }
+        // The stranger is refused.
+        assert_limited(&service.log_in_from(STRANGER, &phone).await);
+
+        let shared = service.log_in(&phone).await;
+        assert_eq!(shared.status, 200, "{shared:?}");
+        assert_eq!(shared.body["code_length"], 6);
+        let expires_in = shared.body["expires_in"].as_u64().unwrap();
+        assert!((290..=300).contains(&expires_in), "{expires_in}");
+        assert_eq!(tests::messages_to(&phone).await.len(), 2);
+        let id = shared.text("challenge_id");
+        let answer = service.verify_challenge(&phone, &wrong(&code), id).await;
+        assert_eq!(answer.body["attempts_remaining"], 4);
+        let answer = service.verify_challenge(&phone, &code, id).await;
+        assert_eq!(answer.text("message"), "User logged in successfully");
+        // It was one code, and it is used.
+        let again = service.log_in(&phone).await;
+        if again.status == 200 {
+            let id = again.text("challenge_id");
+            let answer = service.verify_challenge(&phone, &code, id).await;
+            assert_eq!(answer.text("code"), "otp_expired");
+        }
+    }
+}
+
+#[tokio::test]
+async fn sharing_a_code_costs_the_address_and_lets_nobody_use_it_twice() {
+    let settings = [("LIMIT_PHONE", "1/1s,1/1h"), ("LIMIT_ADDRESS", "2/1h")];
+    let service = Service::start_with(&settings).await;
+    let phone = fresh_phone();
+    assert_eq!(service.sign_up_from(STRANGER, &phone).await.status, 200);
+    let code = last_code_to(&phone).await;
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let shared = service.sign_up("Ada", &phone).await;
+        assert_eq!(shared.status, 200, "{shared:?}");
+        ids.push(shared.text("challenge_id").to_owned());
+    }
+    assert_limited(&service.sign_up("Ada", &phone).await);
+    assert!(is_in(
+        &service.verify_challenge(&phone, &code, &ids[0]).await
+    ));
+    for id in [ids[0].as_str(), &ids[1], ""] {
+        let answer = service.verify_challenge(&phone, &code, id).await;
+        assert_eq!(answer.text("code"), "otp_expired");
+    }
+}
+
+#[tokio::test]
+async fn a_cool_down_is_no_reason_to_share_a_code() {
+    let service = Service::start_with(&[("LIMIT_PHONE", "1/1h")]).await;
+    let phone = fresh_phone();
+    assert_eq!(service.sign_up_from(STRANGER, &phone).await.status, 200);
+    assert_limited(&service.sign_up("Ada", &phone).await);
+}

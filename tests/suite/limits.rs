@@ -113,7 +113,10 @@ async fn the_address_of_a_rest_api_event_is_limited_too() {
         let body = json!({"name": "Ada", "phone_number": fresh_phone()}).to_string();
         let event = json!({
             "resource": "/signup", "path": "/signup", "httpMethod": "POST",
-            "headers": {"X-Forwarded-For": format!("192.0.2.{}", random_number() % 256)},
+            "headers": {
+                "Content-Type": "application/json",
+                "X-Forwarded-For": format!("192.0.2.{}", random_number() % 256)
+            },
             "multiValueHeaders": {}, "queryStringParameters": null,
             "multiValueQueryStringParameters": null, "pathParameters": null,
             "stageVariables": null,

@@ -3,6 +3,8 @@
 //! With `REVEAL_REGISTERED=true` they say who is registered. With `false` they never do: every number
 //! gets the same response, because every number gets a code.
 
+use std::time::Duration;
+
 use lambda_http::{
     Body, Request, Response,
     http::{Method, StatusCode},
@@ -220,43 +222,6 @@ impl Signup {
         deadline: Instant,
         report: &mut Report,
     ) -> Result<Success, Error> {
-        let code = self.issue(request, deadline, report).await?;
-        // The rest of the time is kept for revoking the challenge.
-        let until = deadline - self.deadlines.store;
-        let send = Box::pin(self.sms.send(request.phone, &code, until));
-        match report.provider(send).await {
-            Ok(()) => {}
-            Err(refused @ SendError::Refused(_)) => {
-                self.revoke(request, deadline, report).await;
-                return Err(Error::NotSent(refused));
-            }
-            Err(unknown @ SendError::Unknown(_)) => {
-                report.count(Count::UnknownSend);
-                let cause = telemetry::chain(&unknown);
-                tracing::error!(cause, phone = %request.phone, "counted as sent");
-            }
-        }
-        report.count(Count::CodeSent);
-        Ok(Success::new(
-            "sent",
-            &Sent {
-                success: true,
-                message: "OTP sent successfully",
-                challenge_id: request.id.as_str(),
-                code_length: code.expose().len(),
-                expires_in: self.challenges.lifetime().as_secs(),
-                resend_in: self.challenges.cool_down().as_secs(),
-            },
-        ))
-    }
-
-    /// Stores the challenge, unless a limit is reached.
-    async fn issue(
-        &self,
-        request: &CodeRequest<'_>,
-        deadline: Instant,
-        report: &mut Report,
-    ) -> Result<OtpCode, Error> {
         let issue = self.challenges.issue(request, deadline);
         let outcome = report.redis(issue).await;
         if matches!(
@@ -274,10 +239,63 @@ impl Signup {
                         _ => Count::TotalMissesFull,
                     });
                 }
-                Ok(code)
+                self.send(request, &code, deadline, report).await?;
+                let lifetime = self.challenges.lifetime();
+                Ok(self.sent("sent", request, code.expose().len(), lifetime))
             }
+            IssueOutcome::Shared {
+                code_length,
+                lifetime,
+            } => Ok(self.sent("shared", request, code_length, lifetime)),
             IssueOutcome::Limited(limited) => Err(Error::Limited(limited)),
         }
+    }
+
+    /// Sends the code, or revokes its challenge if it certainly was not sent.
+    async fn send(
+        &self,
+        request: &CodeRequest<'_>,
+        code: &OtpCode,
+        deadline: Instant,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        // The rest of the time is kept for revoking the challenge.
+        let until = deadline - self.deadlines.store;
+        let send = Box::pin(self.sms.send(request.phone, code, until));
+        match report.provider(send).await {
+            Ok(()) => {}
+            Err(refused @ SendError::Refused(_)) => {
+                self.revoke(request, deadline, report).await;
+                return Err(Error::NotSent(refused));
+            }
+            Err(unknown @ SendError::Unknown(_)) => {
+                report.count(Count::UnknownSend);
+                let cause = telemetry::chain(&unknown);
+                tracing::error!(cause, phone = %request.phone, "counted as sent");
+            }
+        }
+        report.count(Count::CodeSent);
+        Ok(())
+    }
+
+    fn sent(
+        &self,
+        outcome: &'static str,
+        request: &CodeRequest<'_>,
+        code_length: usize,
+        lifetime: Duration,
+    ) -> Success {
+        Success::new(
+            outcome,
+            &Sent {
+                success: true,
+                message: "OTP sent successfully",
+                challenge_id: request.id.as_str(),
+                code_length,
+                expires_in: lifetime.as_secs(),
+                resend_in: self.challenges.cool_down().as_secs(),
+            },
+        )
     }
 
     async fn revoke(&self, request: &CodeRequest<'_>, deadline: Instant, report: &mut Report) {

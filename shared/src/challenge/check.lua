@@ -162,7 +162,8 @@ if is_first then
   end
 end
 
-local what = redis.call('HMGET', key, 'purpose', 'name')
+local what = redis.call('HMGET', key, 'purpose', 'name', 'shares')
 return cjson.encode({ matched = {
-  id = id, purpose = what[1], name = what[2], device = device, is_first = is_first,
+  -- Challenges that share a code are used as one.
+  id = what[3] or id, purpose = what[1], name = what[2], device = device, is_first = is_first,
 } })

@@ -1,5 +1,5 @@
 -- Issues a challenge: checks every limit, takes from all or from none, chooses the code's length and
--- stores the challenge.
+-- stores the challenge. Where a limit refuses, the requester may share a code that is under way already.
 --
 -- KEYS     1  challenge     by its id
 --          2  latest        the id of the phone's newest challenge
@@ -10,16 +10,19 @@
 -- ARGV[1]  JSON:
 --   offset_ms             added to the clock; 0 outside tests
 --   id, phone, purpose    of the challenge
+--   address               of the requester
 --   name                  to register; missing for a login
 --   device                the known device that asks; missing if none does
 --   codes                 [{length, digest, miss}], shortest first: one code's prefixes, and how much a
 --                         wrong code of that length counts
 --   lifetime_ms           of the challenge
+--   cool_down_us          the time after which a phone may ask again
 --   limits                [{kind, count, period_us}]
 --   trust                 {count, wait_us} of LIMIT_RANGE; missing if it does not apply
 --   misses                {phone, total}, each {count, period_us}; missing if off
 --
 -- Returns JSON: {"issued": {length, full_misses}}, full_misses: the buckets of misses that are full
+--               {"shared": {length, lifetime_ms}}: no code is sent, the phone's newest is good for this one
 --               {"limited": {kind, wait_us}}
 --               "revoked": the requester has given up already
 --
@@ -37,8 +40,11 @@ local remembered_codes = 20
 local counts_unanswered = { address = true, country = true, total = true }
 
 -- A caller that lost the reply asks again with the same id.
-local before = redis.call('HMGET', challenge, 'length', 'revoked')
-if before[1] then
+local before = redis.call('HMGET', challenge, 'length', 'revoked', 'shares', 'expires_at')
+if before[1] and before[3] then
+  local lifetime_ms = math.max(math.floor((before[4] - now) / 1000), 0)
+  return cjson.encode({ shared = { length = tonumber(before[1]), lifetime_ms = lifetime_ms } })
+elseif before[1] then
   return cjson.encode({ issued = { length = tonumber(before[1]) } })
 elseif before[2] then
   return '"revoked"'
@@ -74,8 +80,41 @@ if trust then
   end
 end
 
+-- A stranger who uses up what may be sent to a phone has codes sent to its owner all the same. So the
+-- owner, who is at another address than whoever asked for the newest code, gets a challenge of their own
+-- for that code: an id that nobody else knows, and attempts of their own. It is still used once, as the
+-- first challenge. A phone's cool-down is no reason for it, and its price is one of the address's limit.
+local function share_newest_code()
+  local of_address = {}
+  for _, limit in ipairs(limits) do
+    if limit.kind == 'address' then
+      table.insert(of_address, limit)
+    end
+  end
+  local newest = redis.call('GET', latest)
+  if not newest or wait <= arguments.cool_down_us or exhausted(of_address) then
+    return nil
+  end
+  local fields = redis.call('HMGET', '{otp}:challenge:' .. newest, 'digest', 'length', 'miss', 'place',
+    'lengths', 'asked_from', 'expires_at', 'matched')
+  local expires_at = tonumber(fields[7] or 0)
+  if expires_at <= now or fields[8] or fields[6] == arguments.address then
+    return nil
+  end
+  for _, limit in ipairs(of_address) do
+    take(limit, 1)
+  end
+  redis.call('HSET', challenge,
+    'phone', arguments.phone, 'purpose', arguments.purpose, 'name', arguments.name or '', 'device', '',
+    'digest', fields[1], 'length', fields[2], 'miss', fields[3], 'place', fields[4], 'lengths', fields[5],
+    'took', '', 'took_strike', 0, 'previous', '', 'shares', newest, 'expires_at', fields[7])
+  local lifetime_ms = math.floor((expires_at - now) / 1000)
+  redis.call('PEXPIRE', challenge, math.max(lifetime_ms, 1))
+  return cjson.encode({ shared = { length = tonumber(fields[2]), lifetime_ms = lifetime_ms } })
+end
+
 if kind then
-  return cjson.encode({ limited = { kind = kind, wait_us = math.ceil(wait) } })
+  return share_newest_code() or cjson.encode({ limited = { kind = kind, wait_us = math.ceil(wait) } })
 end
 
 local took = {}
@@ -127,7 +166,7 @@ redis.call('HSET', challenge,
   'phone', arguments.phone, 'purpose', arguments.purpose, 'name', arguments.name or '',
   'device', arguments.device or '', 'digest', code.digest, 'length', code.length, 'miss', code.miss,
   'place', place, 'lengths', #codes,
-  'took', entry, 'took_strike', took_strike and 1 or 0,
+  'asked_from', arguments.address, 'took', entry, 'took_strike', took_strike and 1 or 0,
   'previous', previous or '',
   'expires_at', string.format('%.0f', now + arguments.lifetime_ms * 1000))
 redis.call('PEXPIRE', challenge, arguments.lifetime_ms)

@@ -53,6 +53,13 @@ pub enum IssueOutcome {
         /// The buckets of wrong codes that are full, for which the code is longer if it can be.
         full_misses: Vec<Kind>,
     },
+    /// No code may be sent, but the phone's newest, which somebody else asked for, is good for this
+    /// challenge too.
+    Shared {
+        /// Digits of that code.
+        code_length: usize,
+        lifetime: Duration,
+    },
     Limited(Limited),
 }
 
@@ -61,6 +68,7 @@ struct IssueArguments<'a> {
     offset_ms: i64,
     id: &'a ChallengeId,
     phone: &'a str,
+    address: &'a str,
     purpose: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
@@ -68,6 +76,7 @@ struct IssueArguments<'a> {
     device: Option<&'a str>,
     codes: Vec<CodeChoice>,
     lifetime_ms: u128,
+    cool_down_us: u128,
     limits: &'a [AppliedLimit],
     #[serde(skip_serializing_if = "Option::is_none")]
     trust: Option<Trust>,
@@ -90,6 +99,10 @@ enum IssueReply {
         length: usize,
         #[serde(default)]
         full_misses: Vec<FullMisses>,
+    },
+    Shared {
+        length: usize,
+        lifetime_ms: u64,
     },
     Limited(LimitedReply),
     Revoked,
@@ -179,7 +192,7 @@ impl Issuer {
     }
 
     /// Makes a code and stores its challenge, unless a limit is reached. Other challenges of the phone
-    /// stay. Repeating the script after a lost reply changes nothing.
+    /// stay. Where a limit is reached, the challenge may share the code that the phone was sent last. Repeating the script after a lost reply changes nothing.
     pub async fn issue(
         &self,
         request: &CodeRequest<'_>,
@@ -202,11 +215,13 @@ impl Issuer {
             offset_ms: self.store.clock_offset_ms,
             id,
             phone: phone.as_e164(),
+            address: request.address.as_str(),
             purpose: request.purpose.as_str(),
             name: request.purpose.name().map(Name::as_str),
             device: request.device.as_ref().map(DeviceId::as_str),
             codes: self.choices(phone, &code),
             lifetime_ms: self.lifetime.as_millis(),
+            cool_down_us: self.cool_down().as_micros(),
             limits: &limits,
             trust: self.limits.trust_for(request),
             misses: &misses,
@@ -219,6 +234,13 @@ impl Issuer {
             } => Ok(IssueOutcome::Issued {
                 code: code.prefix(length),
                 full_misses: full_misses.into_iter().map(Kind::from).collect(),
+            }),
+            IssueReply::Shared {
+                length,
+                lifetime_ms,
+            } => Ok(IssueOutcome::Shared {
+                code_length: length,
+                lifetime: Duration::from_millis(lifetime_ms),
             }),
             IssueReply::Limited(limited) => Ok(IssueOutcome::Limited(limited.into())),
             // Only we revoke it, after this call.
