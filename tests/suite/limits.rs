@@ -363,6 +363,27 @@ async fn an_answer_opens_a_closed_range_and_a_trusted_one_has_twenty_codes() {
     assert_limited(&service.sign_up("Ada", &neighbour(&phone, 220)).await);
 }
 
+/// Or an attacker would be served again whenever somebody logs in who lives there.
+#[tokio::test]
+async fn only_codes_that_needed_a_ranges_trust_earn_it_more() {
+    let service = Service::start_with(&[("LIMIT_RANGE", "3/6h")]).await;
+    let phone = fresh_phone();
+    service.database.insert_user(&phone).await;
+    for last in 0..3 {
+        let answer = service.sign_up("Ada", &neighbour(&phone, last)).await;
+        assert_eq!(answer.status, 200);
+    }
+    // Without its device, and on it.
+    let mut device = String::new();
+    for _ in 0..2 {
+        assert_eq!(service.log_in_on(&device, &phone).await.status, 200);
+        let answer = service.verify(&phone, &last_code_to(&phone).await).await;
+        answer.text("device_token").clone_into(&mut device);
+        assert!(!device.is_empty(), "{answer:?}");
+    }
+    assert_limited(&service.sign_up("Ada", &neighbour(&phone, 3)).await);
+}
+
 #[tokio::test]
 async fn while_the_total_runs_low_a_range_that_never_answered_has_one_code() {
     let mut service =

@@ -130,22 +130,19 @@ if is_first then
   end
 
   local returned, codes_of_range = {}, 0
-  local function give_back(pair, share)
-    returned[pair[1]] = (returned[pair[1]] or 0) + pair[2] * share
+  local function give_back(entry, share)
+    for _, pair in ipairs(entry.limits) do
+      returned[pair[1]] = (returned[pair[1]] or 0) + pair[2] * share
+    end
   end
   for _, text in ipairs(redis.call('LRANGE', unanswered, 0, -1)) do
     local entry = cjson.decode(text)
     codes_of_range = codes_of_range + (entry.range and 1 or 0)
-    for _, pair in ipairs(entry.limits) do
-      give_back(pair, 1)
-    end
+    give_back(entry, 1)
   end
   redis.call('DEL', unanswered)
-  if took ~= '' then
-    for _, pair in ipairs(cjson.decode(took).limits) do
-      give_back(pair, 0.5)
-    end
-  end
+  local own = took ~= '' and cjson.decode(took) or { limits = {}, range = false }
+  give_back(own, 0.5)
   for limit_key, amount in pairs(returned) do
     local full_at = redis.call('GET', limit_key)
     if full_at then
@@ -153,11 +150,16 @@ if is_first then
     end
   end
 
+  -- Only a code that needed the range's trust earns it more. That people who are known already sign in
+  -- says nothing about the strangers who ask there.
   local trust = arguments.trust
-  if trust then
-    local left = tonumber(redis.call('HGET', range, 'left') or trust.count) + codes_of_range + 1
-    left = math.min(left, math.max(most_trust, trust.count))
-    redis.call('HSET', range, 'left', left, 'strikes', 0, 'answered', 1)
+  local earned = own.range and 1 or 0
+  if trust and codes_of_range + earned > 0 then
+    local left = tonumber(redis.call('HGET', range, 'left') or trust.count) + codes_of_range + earned
+    redis.call('HSET', range, 'left', math.min(left, math.max(most_trust, trust.count)))
+    if own.range then
+      redis.call('HSET', range, 'strikes', 0, 'answered', 1)
+    end
     redis.call('PEXPIRE', range, range_memory_ms)
   end
 end
