@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::service::Challenge;
+
 /// The kinds of visits that are counted apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Role {
@@ -55,8 +57,9 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    pub fn count_attacker_message(&mut self) {
-        if let Some(day) = self.days.last_mut() {
+    /// Counts the message to the attacker, if one went out.
+    pub fn count_attacker_message(&mut self, challenge: &Challenge) {
+        if let Some(day) = self.days.last_mut().filter(|_| !challenge.is_shared) {
             day.attacker_messages += 1;
         }
     }

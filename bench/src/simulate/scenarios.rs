@@ -61,6 +61,8 @@ pub enum Bar {
     LaterMessages(u32),
     /// That one guess of a day is right.
     ChanceBelow(f64),
+    /// Requests with the rejected number that reach the provider: at least one.
+    RejectedMessages(usize),
     /// Of the locked-out people's tries with messages that arrived, all.
     Victims(Role),
 }
@@ -264,7 +266,11 @@ pub static SCENARIOS: [Scenario; 17] = [
         "a number that the provider rejects",
         Attack::RejectedNumber,
         1,
-        &[Bar::People(99.7), Bar::KnownDevices],
+        &[
+            Bar::People(99.7),
+            Bar::KnownDevices,
+            Bar::RejectedMessages(19),
+        ],
     ),
 ];
 
@@ -314,6 +320,11 @@ impl Bar {
             Self::Outside(percent) => below(percent, lowest(outcome, &[Role::Outside]), "outside"),
             Self::KnownDevices => missing(outcome, Role::KnownDevice, "known devices"),
             Self::Victims(role) => missing(outcome, role, "victims"),
+            Self::RejectedMessages(most) => {
+                let messages = outcome.rejected_messages;
+                let is_met = (1..=most).contains(&messages);
+                (!is_met).then(|| format!("{messages} rejected messages, not 1 to {most}"))
+            }
             Self::MessagesOnFirstDay(most) => above(most, days.take(1).map(messages).max()),
             Self::MessagesOnEachDay(most) => above(most, days.map(messages).max()),
             Self::MessagesOnEachLaterDay(most) => above(most, later.map(messages).max()),

@@ -69,11 +69,13 @@ pub enum Asked {
     Rejected,
 }
 
-/// A code that was sent.
+/// A challenge whose code was sent, for it or for another one of the phone.
 #[derive(Clone)]
 pub struct Challenge {
     pub id: String,
     pub code: String,
+    /// No message went out: the phone's newest code is good for this challenge too.
+    pub is_shared: bool,
 }
 
 /// A submitted code.
@@ -167,7 +169,7 @@ impl Service {
     pub async fn check(&mut self, at: Duration, submission: Submission<'_>) -> Checked {
         self.verify.challenges.set_clock_offset(offset(at));
         let response = self.verify.handle(submission.request()).await;
-        let limit = self.read_limit();
+        let line = self.read_line();
         let body = body(&response);
         match (response.status().as_u16(), text(&body, "code")) {
             (200, _) => Checked::SignedIn {
@@ -177,32 +179,36 @@ impl Service {
                 is_evaluated: body.get("attempts_remaining").is_some(),
             },
             (401, "otp_expired") => Checked::Expired,
-            (429, _) => Checked::Refused(refusal(&body, limit)),
+            (429, _) => Checked::Refused(refusal(&body, &line)),
             _ => panic!("{} {body}", response.status()),
         }
     }
 
     fn read_asked(&mut self, response: &Response<Body>, phone: &str) -> Asked {
-        let limit = self.read_limit();
+        let line = self.read_line();
         let body = body(response);
         match response.status().as_u16() {
-            200 => Asked::Sent(Challenge {
-                id: text(&body, "challenge_id").to_owned(),
-                code: self.codes.take(phone),
-            }),
+            200 => {
+                let code = self.codes.newest(phone);
+                assert_eq!(body["code_length"], code.len(), "{body}");
+                Asked::Sent(Challenge {
+                    id: text(&body, "challenge_id").to_owned(),
+                    code,
+                    is_shared: line["outcome"] == "shared",
+                })
+            }
             404 | 409 => Asked::Registration,
-            429 => Asked::Refused(refusal(&body, limit)),
+            429 => Asked::Refused(refusal(&body, &line)),
             502 => Asked::Rejected,
             _ => panic!("{} {body}", response.status()),
         }
     }
 
     /// Reads the line of the request that was handled last.
-    fn read_limit(&mut self) -> Option<String> {
+    fn read_line(&mut self) -> Value {
         let mut line = String::new();
         self.log.read_line(&mut line).unwrap();
-        let line: Value = serde_json::from_str(&line).unwrap();
-        line["kind"].as_str().map(str::to_owned)
+        serde_json::from_str(&line).unwrap()
     }
 }
 
@@ -246,9 +252,9 @@ fn text<'a>(body: &'a Value, member: &str) -> &'a str {
     body[member].as_str().unwrap_or_default()
 }
 
-fn refusal(body: &Value, limit: Option<String>) -> Refusal {
+fn refusal(body: &Value, line: &Value) -> Refusal {
     Refusal {
-        by: limit.unwrap(),
+        by: text(line, "kind").to_owned(),
         retry_after: Duration::from_secs(body["retry_after"].as_u64().unwrap()),
     }
 }
@@ -260,13 +266,13 @@ fn offset(at: Duration) -> i64 {
     simulated - i64::try_from(now.as_millis()).unwrap()
 }
 
-/// The codes that the `log` sender wrote, by phone number.
+/// The newest code that the `log` sender wrote for each phone number.
 #[derive(Clone, Default)]
 struct Codes(Arc<Mutex<HashMap<String, String>>>);
 
 impl Codes {
-    fn take(&self, phone: &str) -> String {
-        self.0.lock().unwrap().remove(phone).unwrap()
+    fn newest(&self, phone: &str) -> String {
+        self.0.lock().unwrap()[phone].clone()
     }
 }
 

@@ -168,7 +168,7 @@ impl<'a, A: Attacker> Simulation<'a, A> {
         match self.service.ask(at, ask).await {
             Asked::Sent(challenge) => {
                 who.asks += 1;
-                if who.day > 0 {
+                if who.day > 0 && !challenge.is_shared {
                     self.outcome.people_messages += 1;
                 }
                 if who.visit.person.abandons {

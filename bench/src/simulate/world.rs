@@ -59,9 +59,9 @@ pub struct Visit {
 
 /// A generator of its own for each use, so that one use does not change what another draws.
 pub fn random(purpose: &str) -> ChaCha8Rng {
-    let sum: u64 = purpose
-        .bytes()
-        .fold(0, |sum, byte| sum * 31 + u64::from(byte));
+    let sum: u64 = purpose.bytes().fold(0, |sum: u64, byte| {
+        sum.wrapping_mul(31).wrapping_add(byte.into())
+    });
     ChaCha8Rng::seed_from_u64(SEED ^ sum)
 }
 

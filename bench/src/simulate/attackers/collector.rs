@@ -86,7 +86,7 @@ impl Collector {
         outcome.attempts += 1;
         let pause = match service.ask(at, ask).await {
             Asked::Sent(challenge) => {
-                outcome.count_attacker_message();
+                outcome.count_attacker_message(&challenge);
                 self.collected.push((phone, challenge));
                 COOL_DOWN
             }

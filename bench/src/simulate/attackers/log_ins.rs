@@ -51,7 +51,7 @@ impl Attacker for LogIns<'_> {
             device_token: None,
         };
         match service.ask(at, ask).await {
-            Asked::Sent(_) => outcome.count_attacker_message(),
+            Asked::Sent(challenge) => outcome.count_attacker_message(&challenge),
             Asked::Refused(refusal) => {
                 count(&mut outcome.attacker_refusals, &refusal.by);
                 if refusal.by == "phone" {

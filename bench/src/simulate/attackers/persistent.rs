@@ -94,7 +94,7 @@ impl Persistent {
         };
         match asked {
             Asked::Sent(challenge) => {
-                outcome.count_attacker_message();
+                outcome.count_attacker_message(&challenge);
                 self.numbers[number].last = Some(challenge);
                 self.guess(at, number, true, service, outcome).await;
                 self.guess(at, number, false, service, outcome).await;

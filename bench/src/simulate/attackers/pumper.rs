@@ -130,7 +130,7 @@ impl Attacker for Pumper<'_> {
         };
         match service.ask(at, ask).await {
             Asked::Sent(challenge) => {
-                outcome.count_attacker_message();
+                outcome.count_attacker_message(&challenge);
                 if self.walk == Walk::AsOwner {
                     self.submit(at, attempt, &challenge.code, address, service)
                         .await;
