@@ -162,7 +162,7 @@ impl Served {
     }
 
     /// Whether a code may be sent to the number. Never to those that cost whoever calls them, share
-    /// that cost, reach no person's own phone, or belong to no country, as satellite numbers do.
+    /// that cost, reach no person's own phone, or belong to no country.
     pub fn check(&self, phone: &PhoneNumber) -> Result<(), Unserved> {
         let is_served_kind = match phone.parsed.get_type() {
             PhoneNumberType::PremiumRate
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn premium_shared_cost_personal_pager_and_satellite_numbers_are_never_served() {
+    fn premium_shared_cost_personal_pager_and_countryless_numbers_are_never_served() {
         for number in [
             "+19002345678",   // premium, United States
             "+4990091234567", // premium, Germany

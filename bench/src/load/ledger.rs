@@ -21,7 +21,7 @@ pub struct Ledger {
     pub faults: Vec<String>,
     /// The users that were answered: id and name by number.
     pub registered: HashMap<String, (u64, String)>,
-    /// Challenges by id: the number that each is for, and whether its code has registered somebody.
+    /// Challenges by id: the number that each is for, and whether its code has let somebody in.
     pub challenges: HashMap<String, (String, bool)>,
     /// How many codes a number was told that it was sent.
     pub sent: HashMap<String, u64>,
@@ -46,32 +46,14 @@ impl Ledger {
         address: &str,
         exchange: Exchange,
     ) -> Option<Answer> {
-        let took = exchange.ended - exchange.begun;
-        self.times.push(took);
-        let is_excused = self.is_excused(&exchange);
-        let Some(answer) = exchange.answer else {
-            self.count(route, 0, "no answer");
-            self.faults
-                .push(format!("{route:?}: no answer after {took:?}"));
-            return None;
-        };
-        self.count(route, answer.status, answer.text("code"));
-        self.faults.extend(route.fault_of_post(body, &answer));
-        if took > IN_TIME {
-            self.faults.push(format!("{took:?} for {answer:?}"));
-        }
-        if answer.status == 503 && !is_excused {
-            let since = self
-                .outage
-                .and_then(|(_, back)| Some(exchange.begun - back?));
-            self.faults
-                .push(format!("{since:?} after the outage: {answer:?}"));
-        }
+        let answer = self.enter_any(route.path(), exchange)?;
+        self.faults
+            .extend(route.fault_of_post(Some("application/json"), body, &answer));
         match (answer.status, answer.text("code")) {
             (200, _) if route == Route::Signup => {
                 *self.granted.entry(address.to_owned()).or_default() += 1;
             }
-            (401, "otp_mismatch") => {
+            (401, "otp_mismatch") if answer.body.get("attempts_remaining").is_some() => {
                 *self.evaluated.entry(address.to_owned()).or_default() += 1;
             }
             _ => {}
@@ -79,8 +61,40 @@ impl Ledger {
         Some(answer)
     }
 
-    fn count(&mut self, route: Route, status: u64, code: &str) {
-        let key = (route.path(), status, code.to_owned());
+    /// The same for `GET /me`.
+    pub fn enter_me(&mut self, exchange: Exchange) -> Option<Answer> {
+        let answer = self.enter_any("/me", exchange)?;
+        if ![200, 401, 503].contains(&answer.status) {
+            self.faults.push(format!("/me: {answer:?}"));
+        }
+        Some(answer)
+    }
+
+    fn enter_any(&mut self, path: &'static str, exchange: Exchange) -> Option<Answer> {
+        let took = exchange.ended - exchange.begun;
+        self.times.push(took);
+        let is_excused = self.is_excused(&exchange);
+        let begun = exchange.begun;
+        let Some(answer) = exchange.answer else {
+            self.count(path, 0, "no answer");
+            self.faults
+                .push(format!("{path}: no answer after {took:?}"));
+            return None;
+        };
+        self.count(path, answer.status, answer.text("code"));
+        if took > IN_TIME {
+            self.faults.push(format!("{took:?} for {answer:?}"));
+        }
+        if answer.status == 503 && !is_excused {
+            let since = self.outage.and_then(|(_, back)| Some(begun - back?));
+            self.faults
+                .push(format!("{since:?} after the outage: {answer:?}"));
+        }
+        Some(answer)
+    }
+
+    fn count(&mut self, path: &'static str, status: u64, code: &str) {
+        let key = (path, status, code.to_owned());
         *self.counts.entry(key).or_default() += 1;
     }
 
@@ -114,6 +128,20 @@ impl Ledger {
         }
         if let Some(before) = self.registered.insert(phone, (id, name)) {
             self.faults.push(format!("{before:?} again: {answer:?}"));
+        }
+    }
+
+    /// This challenge's code logged in who had registered before.
+    pub fn was_logged_in(&mut self, challenge: &str, answer: &Answer) {
+        let user = &answer.body["data"];
+        let phone = user["phone_number"].as_str().unwrap_or_default();
+        let known = self.registered.get(phone).map(|(id, _)| *id);
+        if known != user["id"].as_u64() {
+            self.faults.push(format!("{known:?} is {answer:?}"));
+        }
+        match self.challenges.get_mut(challenge) {
+            Some((of, is_used @ false)) if *of == phone => *is_used = true,
+            known => self.faults.push(format!("{known:?} let in {answer:?}")),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::{Answer, Route, wrong};
 
 use crate::world::World;
@@ -17,7 +17,8 @@ pub struct Sent {
     epoch: usize,
 }
 
-/// Signs up, now and then mistypes the code once, gets in, and tries what no longer works.
+/// Signs up, now and then mistypes the code once, gets in, tries what no longer works, and then logs in,
+/// refreshes and logs out.
 pub async fn honest(world: &World) {
     while world.goes_on() {
         let (phone, address) = (world.phone(), world.address());
@@ -29,13 +30,59 @@ pub async fn honest(world: &World) {
             let answer = world.verify(&phone, &mistyped, &address, &sent.challenge);
             world.expect(&answer.await, &["otp_mismatch"], sent.epoch);
         }
-        if get_in(world, &sent, &address).await {
+        if let Some(let_in) = get_in(world, &sent, &address).await {
             let again = world.verify(&phone, &sent.code, &address, &sent.challenge);
             world.expect(&again.await, &["otp_expired"], sent.epoch);
             let again = world.sign_up(&phone, &address).await;
             world.expect(&again, &["user_exists"], sent.epoch);
+            if let Some(let_in) = let_in {
+                come_back(world, &phone, &let_in, &address).await;
+            }
         }
     }
+}
+
+/// Logs in on the device that is known now, and uses the session to its end.
+async fn come_back(world: &World, phone: &str, let_in: &Answer, address: &str) {
+    let epoch = world.epoch();
+    let device_token = let_in.text("device_token");
+    let asked = world.log_in(phone, device_token, address).await;
+    if is_not(&asked, 200) {
+        return world.expect(&asked, &["rate_limited"], epoch);
+    }
+    let (Some(asked), Some(code)) = (asked, world.code_for(phone)) else {
+        return world.fault(format!("no message for a login of {phone}"));
+    };
+    let id = asked.text("challenge_id");
+    let answer = world.verify(phone, &code, address, id).await;
+    if is_not(&answer, 200) {
+        return world.expect(&answer, &[], epoch);
+    }
+    let Some(answer) = answer else { return };
+    world.ledger().was_logged_in(id, &answer);
+
+    let mut tokens = answer.body["tokens"].clone();
+    let text = |tokens: &Value, member: &str| tokens[member].as_str().unwrap().to_owned();
+    let token = text(&tokens, "refresh_token");
+    let refreshed = world.send_token(Route::Refresh, &token, address).await;
+    if is_not(&refreshed, 200) {
+        return world.expect(&refreshed, &[], epoch);
+    }
+    if let Some(refreshed) = refreshed {
+        tokens = refreshed.body["tokens"].clone();
+    }
+    let access = text(&tokens, "access_token");
+    let me = world.me(&access, address).await;
+    if is_not(&me, 200) {
+        return world.expect(&me, &[], epoch);
+    }
+    let token = text(&tokens, "refresh_token");
+    let ended = world.send_token(Route::Logout, &token, address).await;
+    if is_not(&ended, 200) {
+        return world.expect(&ended, &[], epoch);
+    }
+    let me = world.me(&access, address).await;
+    world.expect(&me, &["unauthenticated"], epoch);
 }
 
 /// Sends the right code eight times at once.
@@ -60,7 +107,7 @@ pub async fn impatient(world: &World) {
     }
 }
 
-/// Guesses at one number from many addresses, twelve times at once, then knows the code.
+/// Guesses at one number without the id from many addresses, twelve times at once. Then its owner gets in.
 pub async fn guesser(world: &World) {
     while world.goes_on() {
         let phone = world.phone();
@@ -85,11 +132,8 @@ pub async fn guesser(world: &World) {
         for answer in answers.iter().filter(|answer| is_not(answer, 401)) {
             world.expect(answer, &["too_many_attempts"], sent.epoch);
         }
-        if told.len() == 5 {
-            let address = world.address();
-            let right = world.verify(&phone, &sent.code, &address, &sent.challenge);
-            world.expect(&right.await, &["too_many_attempts"], sent.epoch);
-        }
+        // Whoever has the id has all attempts still.
+        get_in(world, &sent, &world.address()).await;
     }
 }
 
@@ -191,8 +235,9 @@ async fn signed_up(world: &World, phone: &str, address: &str) -> Option<Sent> {
 }
 
 /// Sends the right code until it is decided, also when the time is over: a code that was sent is not
-/// lost with an outage of Postgres. Whether the number is registered with it.
-async fn get_in(world: &World, sent: &Sent, address: &str) -> bool {
+/// lost with an outage of Postgres. `None` if the number is not registered with it, else the response if
+/// it was not lost.
+async fn get_in(world: &World, sent: &Sent, address: &str) -> Option<Option<Answer>> {
     world.ledger().proven.insert(sent.phone.clone());
     loop {
         let answer = world.verify(&sent.phone, &sent.code, address, &sent.challenge);
@@ -204,19 +249,19 @@ async fn get_in(world: &World, sent: &Sent, address: &str) -> bool {
             Some((200, _)) => {
                 let answer = answer.unwrap();
                 world.ledger().was_registered(&sent.challenge, &answer);
-                return true;
+                return Some(Some(answer));
             }
             Some((503, _)) => rest(&answer).await,
             // Redis has forgotten the code.
-            _ if world.epoch() > sent.epoch => return false,
+            _ if world.epoch() > sent.epoch => return None,
             // An answer was lost, but not what it told of.
             Some((401, "otp_expired")) => {
                 world.ledger().used.insert(sent.phone.clone());
-                return true;
+                return Some(None);
             }
             other => {
                 world.fault(format!("the right code got {other:?}"));
-                return false;
+                return None;
             }
         }
     }

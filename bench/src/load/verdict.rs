@@ -28,7 +28,7 @@ pub async fn print(
     let most_attempts = most_attempts(stores).await;
     let messages = world.messages();
     let epochs = world.epoch() as u64 + 1;
-    let ended = world.signup.ended() + world.verify.ended();
+    let ended = world.signup.ended() + world.verify.ended() + world.session.ended();
     let mut ledger = world.ledger();
     let ledger = &mut *ledger;
 
@@ -46,7 +46,8 @@ pub async fn print(
         (
             "messages to one number",
             ledger.sent.values().copied().max().unwrap_or_default(),
-            bound(1, 30, took, epochs),
+            // One more by a login, on a device that is known by then.
+            bound(1, 30, took, epochs) + 1,
         ),
         (
             "guesses evaluated of one address",
@@ -152,7 +153,7 @@ fn compare(ledger: &mut Ledger, rows: &HashMap<String, (u64, String, u64)>, mess
     ledger.faults.append(&mut faults);
 }
 
-/// Every user by number: id, name, how many rows. And no more used challenges than users.
+/// Every user by number: id, name, how many rows. And no fewer used challenges than users.
 async fn users(database_url: &str) -> HashMap<String, (u64, String, u64)> {
     let (client, connection) = tokio_postgres::connect(database_url, NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -168,7 +169,7 @@ async fn users(database_url: &str) -> HashMap<String, (u64, String, u64)> {
     }
     let used = client.query_one("SELECT count(*) FROM used_challenges", &[]);
     let used: i64 = used.await.unwrap().get(0);
-    assert_eq!(usize::try_from(used).unwrap(), users.len());
+    assert!(usize::try_from(used).unwrap() >= users.len());
     users
 }
 

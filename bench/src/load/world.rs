@@ -8,13 +8,14 @@ use std::{
 
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::json;
-use tests::{Answer, Provider, Route, event_from};
+use tests::{Answer, Provider, Route, event, event_from};
 
 use crate::{fleet::Fleet, ledger::Ledger};
 
 pub struct World {
     pub signup: Fleet,
     pub verify: Fleet,
+    pub session: Fleet,
     pub ends: Instant,
     provider: Provider,
     /// The newest code of each number, as far as the provider's messages were read.
@@ -25,10 +26,16 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(signup: Fleet, verify: Fleet, provider: Provider, seed: u64, ends: Instant) -> Self {
+    pub fn new(
+        [signup, verify, session]: [Fleet; 3],
+        provider: Provider,
+        seed: u64,
+        ends: Instant,
+    ) -> Self {
         Self {
             signup,
             verify,
+            session,
             ends,
             provider,
             codes: RefCell::default(),
@@ -86,16 +93,41 @@ impl World {
         Some(answer)
     }
 
+    /// From a device that is known.
+    pub async fn log_in(&self, phone: &str, device_token: &str, address: &str) -> Option<Answer> {
+        let body = json!({"phone_number": phone, "device_token": device_token}).to_string();
+        let answer = self.post(Route::Login, address, &body).await?;
+        if answer.status == 200 {
+            self.ledger().was_sent(phone, answer.text("challenge_id"));
+        }
+        Some(answer)
+    }
+
+    /// `POST /token/refresh` or `/logout`.
+    pub async fn send_token(&self, route: Route, token: &str, address: &str) -> Option<Answer> {
+        let body = json!({"refresh_token": token}).to_string();
+        self.post(route, address, &body).await
+    }
+
+    /// `GET /me`.
+    pub async fn me(&self, access_token: &str, address: &str) -> Option<Answer> {
+        let mut event = event("GET", "/me", "");
+        event["requestContext"]["http"]["sourceIp"] = address.into();
+        event["headers"]["authorization"] = format!("Bearer {access_token}").into();
+        let exchange = self.session.invoke(event).await;
+        self.ledger().enter_me(exchange)
+    }
+
     pub async fn verify(&self, phone: &str, code: &str, address: &str, id: &str) -> Option<Answer> {
         let body = json!({"otp": code, "phone_number": phone, "challenge_id": id}).to_string();
         self.post(Route::Verify, address, &body).await
     }
 
     pub async fn post(&self, route: Route, address: &str, body: &str) -> Option<Answer> {
-        let fleet = if route == Route::Verify {
-            &self.verify
-        } else {
-            &self.signup
+        let fleet = match route {
+            Route::Signup | Route::Login => &self.signup,
+            Route::Verify => &self.verify,
+            Route::Refresh | Route::Logout => &self.session,
         };
         let exchange = fleet.invoke(event_from(address, route.path(), body)).await;
         self.ledger()
@@ -138,5 +170,6 @@ fn read_message(form: &str) -> Option<(String, String)> {
     let (_, message) = form.split_once("&Message=")?;
     let (_, phone) = form.split_once("&PhoneNumber=%2B")?;
     let phone: String = phone.chars().take_while(char::is_ascii_digit).collect();
-    Some((format!("+{phone}"), message.get(..6)?.to_owned()))
+    let code = message.chars().take_while(char::is_ascii_digit).collect();
+    Some((format!("+{phone}"), code))
 }

@@ -119,12 +119,11 @@ async fn guess(
             }
             is_evaluated
         }
-        Checked::Expired => false,
         Checked::Refused(refusal) => {
             count(&mut outcome.attacker_refusals, &refusal.by);
             false
         }
-        // The newest challenge is somebody else's, whose code this was by chance.
-        Checked::SignedIn { .. } => false,
+        // Signed in: the newest challenge is somebody else's, whose code this was by chance.
+        Checked::Expired | Checked::SignedIn { .. } => false,
     }
 }

@@ -7,6 +7,7 @@
 //! change places, and a figure its last digits from run to run.
 #![allow(
     clippy::expect_used,
+    clippy::large_futures,
     clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,

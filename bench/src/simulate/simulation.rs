@@ -207,7 +207,7 @@ impl<'a, A: Attacker> Simulation<'a, A> {
             Checked::SignedIn { device_token } => {
                 let phone = who.visit.person.phone.clone();
                 self.device_tokens.insert(phone, device_token);
-                let seconds = (at - who.came_at).as_secs();
+                let seconds = at.saturating_sub(who.came_at).as_secs();
                 self.count(visitor, |group| {
                     group.got_in += 1;
                     group.seconds += seconds;
