@@ -110,6 +110,7 @@ async fn a_known_device_has_a_limit_of_its_own_and_keeps_to_the_ceilings() {
     // It took nothing from the phone, which has one of its two left.
     assert_eq!(service.log_in(&phone).await.status, 200);
 
+    // Of the range's ceiling, known devices have a quarter of their own.
     for ceiling in ["LIMIT_RANGE_MAX", "LIMIT_TOTAL_MAX"] {
         let service = Service::start_with(&[(ceiling, "2/1d")]).await;
         let phone = fresh_phone();
@@ -117,6 +118,21 @@ async fn a_known_device_has_a_limit_of_its_own_and_keeps_to_the_ceilings() {
         assert_eq!(service.log_in_on(&device, &phone).await.status, 200);
         assert_limited(&service.log_in_on(&device, &phone).await);
     }
+}
+
+#[tokio::test]
+async fn whoever_fills_the_ceiling_of_a_range_keeps_no_known_device_out() {
+    let service = Service::start_with(&[("LIMIT_RANGE_MAX", "4/1d")]).await;
+    let phone = fresh_phone();
+    let device = known_device(&service, &phone).await;
+    for last in 0..3 {
+        known_device(&service, &neighbour(&phone, last)).await;
+    }
+    assert_limited(&service.sign_up("Eve", &neighbour(&phone, 3)).await);
+    let sent = service.log_in_on(&device, &phone).await;
+    let answer = submit_newest(&service, &phone, &sent).await;
+    assert_eq!(answer.status, 200);
+    assert_limited(&service.log_in_on(&device, &phone).await);
 }
 
 #[tokio::test]

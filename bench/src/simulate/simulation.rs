@@ -25,7 +25,7 @@ const ASKS: u32 = 3;
 /// How often somebody who was refused tries again.
 const RETRIES: u32 = 2;
 /// How long a locked-out victim tries, however often that is.
-const VICTIMS_PATIENCE: Duration = Duration::from_hours(1);
+const VICTIMS_PATIENCE: Duration = Duration::from_mins(150);
 
 pub struct Simulation<'a, A> {
     world: &'a World,

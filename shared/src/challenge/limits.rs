@@ -26,7 +26,7 @@ pub enum Kind {
     Country,
     /// Unanswered codes of the whole service; those of numbers that are known to be registered apart.
     Total,
-    /// All codes of a range.
+    /// All codes of a range; those of known devices apart, a quarter of it.
     RangeMax,
     /// All codes of the whole service.
     TotalMax,
@@ -175,9 +175,13 @@ impl SendLimits {
         let mut applied = Vec::with_capacity(8);
         if let Some(device) = &request.device {
             self.device.apply(device.as_str(), &mut applied);
+            // Apart, so that whoever fills the range's ceiling keeps nobody out who lives there.
+            let subject = format!("known:{}", phone.range());
+            self.range_max.quarter().apply(&subject, &mut applied);
         } else {
             self.phone.apply(phone.as_e164(), &mut applied);
             self.address.apply(address.as_str(), &mut applied);
+            self.range_max.apply(phone.range(), &mut applied);
             // Apart, so that logins cannot use up what new people need, nor the other way round.
             if request.is_registered {
                 self.total.apply("registered", &mut applied);
@@ -186,7 +190,6 @@ impl SendLimits {
                 self.total.apply("all", &mut applied);
             }
         }
-        self.range_max.apply(phone.range(), &mut applied);
         self.total_max.apply("all", &mut applied);
         applied
     }
@@ -296,6 +299,18 @@ impl Limit {
     /// Adds this limit's buckets for the subject.
     fn apply(&self, subject: &str, applied: &mut Vec<AppliedLimit>) {
         applied.extend(self.rates.iter().map(|rate| rate.of(self.kind, subject)));
+    }
+
+    /// The same with a quarter of the codes, at least one.
+    fn quarter(&self) -> Self {
+        let quarter = |rate: &Rate| Rate {
+            count: rate.count.div_ceil(4),
+            ..*rate
+        };
+        Self {
+            kind: self.kind,
+            rates: self.rates.iter().map(quarter).collect(),
+        }
     }
 
     fn only(&self, subject: &str) -> Option<AppliedLimit> {
