@@ -130,7 +130,7 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Env {
 }
 
 /// How long a request and its parts may take. They nest: when each part of a request takes as long as
-/// it may, its failure is still answered in time, and a code that was not sent is still taken back.
+/// it may, its failure is still reported in time, and a code that was not sent is still revoked.
 #[derive(Clone, Copy)]
 pub struct Deadlines {
     /// One call to Postgres or Redis, with reconnecting and cancelling.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use serde_json::Value;
-use tests::{Database, Function, Invocation, RedisServer, event, local_settings};
+use tests::{Database, Function, RedisServer, event, local_settings};
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../events")
@@ -20,7 +20,7 @@ async fn every_fixture_gets_the_answer_that_is_written_down_for_it() {
     let (database, redis) = (Database::migrated().await, RedisServer::start().await);
     let (database_url, redis_url) = (database.url(), redis.url());
     let mut settings = local_settings(&database_url, &redis_url);
-    // Their numbers are neighbours.
+    // As in `make dev`: most of them are of one range.
     settings.push(("LIMIT_RANGE", "off"));
     let mut signup = Function::start("signup", settings.clone()).await;
     let mut verify = Function::start("verify", settings.clone()).await;
@@ -59,15 +59,28 @@ fn every_fixture_has_an_answer_written_down_and_the_other_way_round() {
     assert_eq!(files, expected);
 }
 
+/// Such an event makes `lambda_http` panic before any handler is called.
 #[tokio::test]
-async fn an_event_with_a_broken_encoding_costs_its_own_answer_and_not_the_process() {
+async fn an_event_that_is_no_request_gets_a_response_and_a_line_and_the_next_event_is_served() {
     let (database, redis) = (Database::migrated().await, RedisServer::start().await);
     let (database_url, redis_url) = (database.url(), redis.url());
     let settings = local_settings(&database_url, &redis_url);
-    let mut verify = Function::start("verify", settings).await;
-    let mut broken = event("POST", "/verify", "not base64!");
-    broken["isBase64Encoded"] = true.into();
-    assert!(matches!(verify.invoke(&broken).await, Invocation::Failed));
-    let next = event("POST", "/verify", "{}");
-    assert_eq!(verify.answer(&next).await.status, 400);
+    let mut signup = Function::start("signup", settings).await;
+    for file in [
+        "signup-unreadable-query.json",
+        "signup-unreadable-host.json",
+        "signup-unreadable-host-rest-stage.json",
+        "signup-unreadable-base64.json",
+    ] {
+        let refused = signup.answer(&read(file)).await;
+        let expected = (400, "Invalid request payload", "invalid_payload");
+        assert_eq!(refused.failure(), expected, "{file}");
+        let line = signup.answer_lines().pop().unwrap();
+        assert_eq!(line["status"], 400, "{file}");
+        assert_eq!(line["function"], "signup", "{file}");
+        let request_id = line["span"]["requestId"].as_str().unwrap();
+        assert_eq!(request_id.len(), 36, "{file}");
+        let next = signup.answer(&event("POST", "/signup", "{}")).await;
+        assert_eq!(next.text("code"), "missing_field", "{file}");
+    }
 }

@@ -44,11 +44,17 @@ pub async fn honest(world: &World) {
 
 /// Logs in on the device that is known now, and uses the session to its end.
 async fn come_back(world: &World, phone: &str, let_in: &Answer, address: &str) {
-    let epoch = world.epoch();
     let device_token = let_in.text("device_token");
-    let asked = world.log_in(phone, device_token, address).await;
-    if is_not(&asked, 200) {
-        return world.expect(&asked, &["rate_limited"], epoch);
+    let mut epoch = world.epoch();
+    let mut asked = world.log_in(phone, device_token, address).await;
+    while is_not(&asked, 200) {
+        world.expect(&asked, &["rate_limited"], epoch);
+        if !world.goes_on() {
+            return;
+        }
+        rest(&asked).await;
+        epoch = world.epoch();
+        asked = world.log_in(phone, device_token, address).await;
     }
     let (Some(asked), Some(code)) = (asked, world.code_for(phone)) else {
         return world.fault(format!("no message for a login of {phone}"));

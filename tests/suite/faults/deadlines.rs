@@ -51,10 +51,10 @@ async fn an_answer_comes_before_lambda_cuts_off_however_long_our_own_timeouts_ar
     assert_unavailable(&answer, "Failed to register user");
 }
 
-/// What is left for the provider is too little to learn what became of the message, because taking the
-/// challenge back needs its time, too.
+/// What is left for the provider is too little to learn what became of the message, because revoking the
+/// challenge needs its time, too.
 #[tokio::test]
-async fn a_code_that_there_is_no_time_left_to_send_is_taken_back_unsent() {
+async fn a_code_that_there_is_no_time_left_to_send_is_revoked_unsent() {
     let provider = Provider::start(Behaviour::Accept).await;
     let service = Service::start_with(&[
         ("AWS_ENDPOINT_URL_SNS", &provider.url()),
@@ -69,8 +69,11 @@ async fn a_code_that_there_is_no_time_left_to_send_is_taken_back_unsent() {
     let answer = Answer::of_handler(service.signup.handle(request).await);
     assert_eq!(answer.failure(), (502, "Failed to send OTP", "sms_failed"));
     assert_eq!(provider.connections(), 0);
+    let newest = service.redis_server.latest_challenge(&phone).await;
+    assert_eq!(newest, None);
     let keys: Vec<String> = service.redis_server.run(&["KEYS", "*challenge*"]).await;
-    assert!(keys.is_empty(), "{keys:?}");
+    let command = ["HGET", &keys[0], "revoked"];
+    assert!(service.redis_server.run::<bool>(&command).await);
 }
 
 #[tokio::test]

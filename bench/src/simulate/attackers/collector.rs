@@ -65,7 +65,7 @@ impl Collector {
     /// Asks when the limits may let a code out, if that is still in this round.
     fn ask_after(&mut self, time: Duration, phone: usize) {
         let at = self.open_at[phone].max(time);
-        if at + ROUND < self.round_ends + ASKING {
+        if at < self.round_ends.saturating_sub(ROUND) + ASKING {
             self.actions.push(Reverse((at, Action::Ask { phone })));
         }
     }
