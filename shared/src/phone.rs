@@ -117,9 +117,9 @@ impl Parser {
 
     /// The one number that `text` spells.
     ///
-    /// Refused are, beyond what libphonenumber refuses: texts of more than 64 bytes; all but ASCII digits, spaces, `-`, `.`,
-    /// brackets and one leading `+`; numbers that can only be dialled locally; and whatever does
-    /// not come back from E.164 as the same number.
+    /// Refused are, beyond what libphonenumber refuses: texts of more than 64 bytes; all but ASCII
+    /// digits, spaces, `-`, `.`, brackets and one leading `+`; numbers that can only be dialled
+    /// locally; and whatever does not come back from E.164 as the same number.
     pub fn parse(&self, text: &str) -> Result<PhoneNumber, Invalid> {
         if text.len() > LONGEST_TEXT || !is_plainly_written(text) {
             return Err(Invalid);

@@ -174,6 +174,8 @@ async fn a_phones_owner_shares_the_newest_code_when_a_stranger_has_used_up_its_l
         let shared = service.log_in(&phone).await;
         assert_eq!(shared.status, 200, "{shared:?}");
         assert_eq!(shared.body["code_length"], 6);
+        let resend_in = shared.body["resend_in"].as_u64().unwrap();
+        assert!((1700..=1800).contains(&resend_in), "{resend_in}");
         let expires_in = shared.body["expires_in"].as_u64().unwrap();
         assert!((290..=300).contains(&expires_in), "{expires_in}");
         assert_eq!(tests::messages_to(&phone).await.len(), 2);
@@ -182,19 +184,19 @@ async fn a_phones_owner_shares_the_newest_code_when_a_stranger_has_used_up_its_l
         assert_eq!(answer.body["attempts_remaining"], 4);
         let answer = service.verify_challenge(&phone, &code, id).await;
         assert_eq!(answer.text("message"), "User logged in successfully");
-        // It was one code, and it is used.
-        let again = service.log_in(&phone).await;
-        if again.status == 200 {
-            let id = again.text("challenge_id");
-            let answer = service.verify_challenge(&phone, &code, id).await;
-            assert_eq!(answer.text("code"), "otp_expired");
-        }
+        // It was one code, and it is used: nobody shares it any more.
+        assert_limited(&service.log_in_from("198.51.100.2", &phone).await);
     }
 }
 
 #[tokio::test]
 async fn sharing_a_code_costs_the_address_and_lets_nobody_use_it_twice() {
-    let settings = [("LIMIT_PHONE", "1/1s,1/1h"), ("LIMIT_ADDRESS", "2/1h")];
+    let settings = [
+        ("LIMIT_PHONE", "1/1s,1/1h"),
+        ("LIMIT_ADDRESS", "2/1h"),
+        ("MISSES_TOTAL", "10/1d"),
+        ("OTP_MAX_ATTEMPTS", "10"),
+    ];
     let service = Service::start_with(&settings).await;
     let phone = fresh_phone();
     assert_eq!(service.sign_up_from(STRANGER, &phone).await.status, 200);
@@ -221,4 +223,84 @@ async fn a_cool_down_is_no_reason_to_share_a_code() {
     let phone = fresh_phone();
     assert_eq!(service.sign_up_from(STRANGER, &phone).await.status, 200);
     assert_limited(&service.sign_up("Ada", &phone).await);
+}
+
+/// Every share is answered once more, but only the code's first match forgives the service a miss.
+#[tokio::test]
+async fn sharing_a_code_forgives_no_misses_twice() {
+    let settings = [
+        ("LIMIT_PHONE", "1/1s,1/1h"),
+        ("LIMIT_ADDRESS", "100/1h"),
+        ("MISSES_TOTAL", "10/1d"),
+        ("OTP_MAX_ATTEMPTS", "10"),
+    ];
+    let service = Service::start_with(&settings).await;
+    let guessed_at = fresh_phone();
+    let (id, code) = challenge(&service, &guessed_at).await;
+    let phone = fresh_phone();
+    assert_eq!(service.sign_up_from(STRANGER, &phone).await.status, 200);
+    let own_code = last_code_to(&phone).await;
+    let mut ids = Vec::new();
+    for _ in 0..60 {
+        let shared = service.sign_up("Ada", &phone).await;
+        assert_eq!(shared.status, 200, "{shared:?}");
+        ids.push(shared.text("challenge_id").to_owned());
+    }
+    for _ in 0..10 {
+        service
+            .verify_challenge(&guessed_at, &wrong(&code), &id)
+            .await;
+    }
+    for id in &ids {
+        service.verify_challenge(&phone, &own_code, id).await;
+    }
+    let sent = service.sign_up("Ada", &fresh_phone()).await;
+    assert_eq!(sent.body["code_length"], 8);
+}
+
+#[tokio::test]
+async fn a_short_code_is_not_shared_once_new_ones_are_longer() {
+    let settings = [
+        ("LIMIT_PHONE", "1/1s,1/1h"),
+        ("LIMIT_ADDRESS", "100/1h"),
+        ("MISSES_PHONE", "5/30d"),
+    ];
+    let service = Service::start_with(&settings).await;
+    let phone = fresh_phone();
+    assert_eq!(service.sign_up_from(STRANGER, &phone).await.status, 200);
+    let code = last_code_to(&phone).await;
+    let mut guesses = 0;
+    for _ in 0..10 {
+        let shared = service.sign_up("Ada", &phone).await;
+        if shared.status != 200 {
+            assert_limited(&shared);
+            break;
+        }
+        let id = shared.text("challenge_id");
+        for _ in 0..5 {
+            let answer = service.verify_challenge(&phone, &wrong(&code), id).await;
+            guesses += u32::from(answer.text("code") == "otp_mismatch");
+        }
+    }
+    assert_eq!(guesses, 5);
+}
+
+#[tokio::test]
+async fn only_the_phones_limit_is_a_reason_to_share_and_no_known_device_does() {
+    let settings = [
+        ("LIMIT_PHONE", "9/1s"),
+        ("LIMIT_ADDRESS", "9/1h"),
+        ("LIMIT_DEVICE", "1/1h"),
+        ("LIMIT_TOTAL_MAX", "3/1d"),
+    ];
+    let service = Service::start_with(&settings).await;
+    let phone = fresh_phone();
+    let code = service.code_for(&phone).await;
+    let answer = service.verify(&phone, &code).await;
+    let device = answer.text("device_token").to_owned();
+    assert_eq!(service.log_in_on(&device, &phone).await.status, 200);
+    assert_limited(&service.log_in_on(&device, &phone).await);
+    assert_eq!(service.log_in_from(STRANGER, &phone).await.status, 200);
+    // The service's ceiling is reached.
+    assert_limited(&service.log_in(&phone).await);
 }

@@ -3,8 +3,6 @@
 //! With `REVEAL_REGISTERED=true` they say who is registered. With `false` they never do: every number
 //! gets the same response, because every number gets a code.
 
-use std::time::Duration;
-
 use lambda_http::{
     Body, Request, Response,
     http::{Method, StatusCode},
@@ -62,6 +60,19 @@ struct Sent<'a> {
     expires_in: u64,
     /// Seconds before another code can be asked for.
     resend_in: u64,
+}
+
+impl<'a> Sent<'a> {
+    fn new(id: &'a ChallengeId) -> Self {
+        Self {
+            success: true,
+            message: "OTP sent successfully",
+            challenge_id: id.as_str(),
+            code_length: 0,
+            expires_in: 0,
+            resend_in: 0,
+        }
+    }
 }
 
 /// The reasons why no code is sent.
@@ -240,13 +251,31 @@ impl Signup {
                     });
                 }
                 self.send(request, &code, deadline, report).await?;
-                let lifetime = self.challenges.lifetime();
-                Ok(self.sent("sent", request, code.expose().len(), lifetime))
+                let sent = Sent {
+                    code_length: code.expose().len(),
+                    expires_in: self.challenges.lifetime().as_secs(),
+                    resend_in: self.challenges.cool_down().as_secs(),
+                    ..Sent::new(&request.id)
+                };
+                Ok(Success::new("sent", &sent))
             }
             IssueOutcome::Shared {
                 code_length,
                 lifetime,
-            } => Ok(self.sent("shared", request, code_length, lifetime)),
+                retry_after,
+            } => {
+                let sent = Sent {
+                    code_length,
+                    expires_in: lifetime.as_secs(),
+                    resend_in: retry_after
+                        .as_millis()
+                        .div_ceil(1000)
+                        .try_into()
+                        .unwrap_or(u64::MAX),
+                    ..Sent::new(&request.id)
+                };
+                Ok(Success::new("shared", &sent))
+            }
             IssueOutcome::Limited(limited) => Err(Error::Limited(limited)),
         }
     }
@@ -276,26 +305,6 @@ impl Signup {
         }
         report.count(Count::CodeSent);
         Ok(())
-    }
-
-    fn sent(
-        &self,
-        outcome: &'static str,
-        request: &CodeRequest<'_>,
-        code_length: usize,
-        lifetime: Duration,
-    ) -> Success {
-        Success::new(
-            outcome,
-            &Sent {
-                success: true,
-                message: "OTP sent successfully",
-                challenge_id: request.id.as_str(),
-                code_length,
-                expires_in: lifetime.as_secs(),
-                resend_in: self.challenges.cool_down().as_secs(),
-            },
-        )
     }
 
     async fn revoke(&self, request: &CodeRequest<'_>, deadline: Instant, report: &mut Report) {

@@ -62,18 +62,23 @@ end
 local key = '{otp}:challenge:' .. id
 local wrong_field = by_id and 'wrong_by_id' or 'wrong_as_latest'
 local own_wrong_field = by_id and wrong_field or 'wrong_from:' .. arguments.address
-local fields = redis.call('HMGET', key, 'phone', 'expires_at', 'length', 'digest', 'miss', 'device',
-  'place', 'lengths', 'matched', 'took', wrong_field, own_wrong_field)
-local expires_at = tonumber(fields[2] or 0)
-if fields[1] ~= arguments.phone or now >= expires_at then
+local fields = redis.call('HMGET', key, 'phone', 'expires_at', 'purpose', 'name', 'shares',
+  wrong_field, own_wrong_field)
+local expires_at, purpose, name = tonumber(fields[2] or 0), fields[3], fields[4]
+local wrong, own_wrong = tonumber(fields[6] or 0), tonumber(fields[7] or 0)
+-- The challenge that the code was sent for: this one, unless it shares another one's.
+local code_id = fields[5] or id
+local code_key = '{otp}:challenge:' .. code_id
+local code = redis.call('HMGET', code_key, 'digest', 'length', 'miss', 'device', 'place', 'lengths',
+  'matched', 'took')
+local digest, length, miss, device = code[1], tonumber(code[2]), tonumber(code[3]), code[4]
+local place, lengths, is_matched, took = tonumber(code[5]), tonumber(code[6]), code[7], code[8]
+if fields[1] ~= arguments.phone or now >= expires_at or not digest then
   return refused('absent')
 end
-if tonumber(fields[3]) ~= arguments.length then
+if length ~= arguments.length then
   return refused('other_length')
 end
-local digest, miss, device = fields[4], tonumber(fields[5]), fields[6]
-local place, lengths, is_matched, took = tonumber(fields[7]), tonumber(fields[8]), fields[9], fields[10]
-local wrong, own_wrong = tonumber(fields[11] or 0), tonumber(fields[12] or 0)
 if wrong >= arguments.max_attempts then
   return refused({ exhausted = { wait_us = math.ceil(expires_at - now) } })
 end
@@ -118,7 +123,7 @@ if not is_right then
 end
 
 -- Only the first match: whoever replays a used code must not have anything returned for it.
-local is_first = redis.call('HSETNX', key, 'matched', 1) == 1
+local is_first = redis.call('HSETNX', code_key, 'matched', 1) == 1
 if is_first then
   -- The misses of whoever matched, and of nobody else: with the id those made with it, without it those
   -- made without it from the same address.
@@ -164,8 +169,7 @@ if is_first then
   end
 end
 
-local what = redis.call('HMGET', key, 'purpose', 'name', 'shares')
+-- Challenges that share a code are used as one.
 return cjson.encode({ matched = {
-  -- Challenges that share a code are used as one.
-  id = what[3] or id, purpose = what[1], name = what[2], device = device, is_first = is_first,
+  id = code_id, purpose = purpose, name = name, device = device, is_first = is_first,
 } })

@@ -22,7 +22,8 @@
 --   misses                {phone, total}, each {count, period_us}; missing if off
 --
 -- Returns JSON: {"issued": {length, full_misses}}, full_misses: the buckets of misses that are full
---               {"shared": {length, lifetime_ms}}: no code is sent, the phone's newest is good for this one
+--               {"shared": {length, lifetime_ms, wait_us}}: no code is sent, the phone's newest is good
+--               for this challenge, and another can be asked for after wait_us
 --               {"limited": {kind, wait_us}}
 --               "revoked": the requester has given up already
 --
@@ -36,14 +37,16 @@ local day_ms, longest_wait_us = 86400000, 30 * 86400 * 1000000
 -- Range trust outlives the longest wait, or that wait would end in a new range's trust.
 local range_memory_ms = 60 * day_ms
 local remembered_codes = 20
+-- A code that is shared has to be good for as long as it takes to read and type it.
+local shortest_share_us = 60 * 1000000
 -- Which limits an answer refills. The others count codes whether or not they are answered.
 local counts_unanswered = { address = true, country = true, total = true }
 
 -- A caller that lost the reply asks again with the same id.
 local before = redis.call('HMGET', challenge, 'length', 'revoked', 'shares', 'expires_at')
-if before[1] and before[3] then
+if before[3] then
   local lifetime_ms = math.max(math.floor((before[4] - now) / 1000), 0)
-  return cjson.encode({ shared = { length = tonumber(before[1]), lifetime_ms = lifetime_ms } })
+  return cjson.encode({ shared = { length = tonumber(before[1]), lifetime_ms = lifetime_ms, wait_us = 0 } })
 elseif before[1] then
   return cjson.encode({ issued = { length = tonumber(before[1]) } })
 elseif before[2] then
@@ -80,37 +83,58 @@ if trust then
   end
 end
 
--- A stranger who uses up what may be sent to a phone has codes sent to its owner all the same. So the
--- owner, who is at another address than whoever asked for the newest code, gets a challenge of their own
--- for that code: an id that nobody else knows, and attempts of their own. It is still used once, as the
--- first challenge. A phone's cool-down is no reason for it, and its price is one of the address's limit.
+-- A full bucket of misses makes codes one step longer, and two steps when it is so many times full.
+-- Known devices keep their short codes: strangers cannot ask in their name.
+local two_steps_from = { phone = 2, total = 1.25 }
+local longer, full_misses = 0, {}
+for i, whose in ipairs({ 'phone', 'total' }) do
+  local bucket = arguments.misses[whose]
+  if bucket and not arguments.device then
+    with_state(bucket, nil, stored[i])
+    if is_full(bucket, 1) then
+      table.insert(full_misses, whose)
+      longer = math.max(longer, is_full(bucket, two_steps_from[whose]) and 2 or 1)
+    end
+  end
+end
+local codes = arguments.codes
+local place = math.min(1 + longer, #codes)
+local code = codes[place]
+
+-- A stranger who exhausts a phone's limit still has codes sent to its owner. A requester at another
+-- address than the newest code's may share that code: they get a challenge of their own, with an id that
+-- nobody else knows and attempts of their own. The code is still used once, and compared in its own
+-- challenge. Sharing costs one of the address's limit. It is refused where a new code would be longer, so
+-- that it brings nobody more guesses at a short code, and it is not for known devices or their codes.
 local function share_newest_code()
+  local newest = kind == 'phone' and wait > arguments.cool_down_us and redis.call('GET', latest)
   local of_address = {}
   for _, limit in ipairs(limits) do
     if limit.kind == 'address' then
       table.insert(of_address, limit)
     end
   end
-  local newest = redis.call('GET', latest)
-  if not newest or wait <= arguments.cool_down_us or exhausted(of_address) then
+  if not newest or #of_address == 0 or exhausted(of_address) then
     return nil
   end
-  local fields = redis.call('HMGET', '{otp}:challenge:' .. newest, 'digest', 'length', 'miss', 'place',
-    'lengths', 'asked_from', 'expires_at', 'matched')
-  local expires_at = tonumber(fields[7] or 0)
-  if expires_at <= now or fields[8] or fields[6] == arguments.address then
+  local fields = redis.call('HMGET', '{otp}:challenge:' .. newest, 'length', 'place', 'asked_from',
+    'expires_at', 'matched', 'device')
+  local expires_at = tonumber(fields[4] or 0)
+  if expires_at - now < shortest_share_us or fields[5] or fields[3] == arguments.address
+      or fields[6] ~= '' or tonumber(fields[2]) < place then
     return nil
   end
   for _, limit in ipairs(of_address) do
     take(limit, 1)
   end
   redis.call('HSET', challenge,
-    'phone', arguments.phone, 'purpose', arguments.purpose, 'name', arguments.name or '', 'device', '',
-    'digest', fields[1], 'length', fields[2], 'miss', fields[3], 'place', fields[4], 'lengths', fields[5],
-    'took', '', 'took_strike', 0, 'previous', '', 'shares', newest, 'expires_at', fields[7])
-  local lifetime_ms = math.floor((expires_at - now) / 1000)
-  redis.call('PEXPIRE', challenge, math.max(lifetime_ms, 1))
-  return cjson.encode({ shared = { length = tonumber(fields[2]), lifetime_ms = lifetime_ms } })
+    'phone', arguments.phone, 'purpose', arguments.purpose, 'name', arguments.name or '',
+    'length', fields[1], 'shares', newest, 'expires_at', fields[4])
+  redis.call('PEXPIRE', challenge, math.ceil((expires_at - now) / 1000))
+  return cjson.encode({ shared = {
+    length = tonumber(fields[1]), lifetime_ms = math.floor((expires_at - now) / 1000),
+    wait_us = math.ceil(wait),
+  } })
 end
 
 if kind then
@@ -134,24 +158,6 @@ if trust then
   redis.call('HSET', range, 'left', left, 'strikes', strikes, 'last', string.format('%.0f', now))
   redis.call('PEXPIRE', range, range_memory_ms)
 end
-
--- A full bucket of misses makes codes one step longer, and two steps when it is so many times full.
--- Known devices keep their short codes: strangers cannot ask in their name.
-local two_steps_from = { phone = 2, total = 1.25 }
-local longer, full_misses = 0, {}
-for i, whose in ipairs({ 'phone', 'total' }) do
-  local bucket = arguments.misses[whose]
-  if bucket and not arguments.device then
-    with_state(bucket, nil, stored[i])
-    if is_full(bucket, 1) then
-      table.insert(full_misses, whose)
-      longer = math.max(longer, is_full(bucket, two_steps_from[whose]) and 2 or 1)
-    end
-  end
-end
-local codes = arguments.codes
-local place = math.min(1 + longer, #codes)
-local code = codes[place]
 
 local entry = ''
 if not arguments.device then

@@ -59,6 +59,8 @@ pub enum IssueOutcome {
         /// Digits of that code.
         code_length: usize,
         lifetime: Duration,
+        /// The time until another code can be sent.
+        retry_after: Duration,
     },
     Limited(Limited),
 }
@@ -103,6 +105,7 @@ enum IssueReply {
     Shared {
         length: usize,
         lifetime_ms: u64,
+        wait_us: u64,
     },
     Limited(LimitedReply),
     Revoked,
@@ -238,9 +241,11 @@ impl Issuer {
             IssueReply::Shared {
                 length,
                 lifetime_ms,
+                wait_us,
             } => Ok(IssueOutcome::Shared {
                 code_length: length,
                 lifetime: Duration::from_millis(lifetime_ms),
+                retry_after: Duration::from_micros(wait_us),
             }),
             IssueReply::Limited(limited) => Ok(IssueOutcome::Limited(limited.into())),
             // Only we revoke it, after this call.

@@ -163,10 +163,12 @@ impl SendLimits {
         })
     }
 
-    /// The time after which a phone may ask again: the first period of its limit.
+    /// The time after which a phone may ask again, by the first rate of its limit.
     pub fn cool_down(&self) -> Duration {
         let first = self.phone.rates.first();
-        Duration::from_secs(first.map_or(0, |rate| rate.seconds.into()))
+        first.map_or(Duration::ZERO, |rate| {
+            Duration::from_secs(rate.seconds.into()) / rate.count
+        })
     }
 
     /// The buckets that the request takes from.
@@ -380,6 +382,7 @@ impl ClientAddress {
         &self.0
     }
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,6 +18,7 @@ local challenge, latest, unanswered, range = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local is_given_back = { country = true, total = true }
 local is_ceiling = { range_max = true, total_max = true }
 
+-- A challenge that shares a code has taken nothing that could be given back, and holds no `took`.
 local state = redis.call('HMGET', challenge, 'took', 'took_strike', 'previous')
 local took, took_strike, previous = state[1], state[2] == '1', state[3]
 redis.call('DEL', challenge)
@@ -39,7 +40,7 @@ if is_owed then
   local entry = cjson.decode(took)
   if entry.range then
     redis.call('HINCRBY', range, 'left', 1)
-    if took_strike then
+    if took_strike and tonumber(redis.call('HGET', range, 'strikes') or 0) > 0 then
       redis.call('HINCRBY', range, 'strikes', -1)
     end
   end
