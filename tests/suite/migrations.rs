@@ -59,6 +59,10 @@ async fn a_user_with_the_grants_of_the_readme_serves_every_route() {
     assert_eq!(service.verify(&phone, &code).await.status, 200);
     let code = service.login_code_for(&phone).await;
     let tokens = Tokens::of(&service.verify(&phone, &code).await);
+    let mut me = event("GET", "/me", "");
+    me["headers"]["authorization"] = format!("Bearer {}", tokens.access).into();
+    let request = from_str(&me.to_string()).unwrap();
+    assert_eq!(service.session.handle(request).await.status(), 200);
     let body = json!({"refresh_token": tokens.refresh}).to_string();
     for path in ["/token/refresh", "/logout"] {
         let request = from_str(&event("POST", path, &body).to_string()).unwrap();
@@ -68,10 +72,6 @@ async fn a_user_with_the_grants_of_the_readme_serves_every_route() {
             "{path}"
         );
     }
-    let mut me = event("GET", "/me", "");
-    me["headers"]["authorization"] = format!("Bearer {}", tokens.access).into();
-    let request = from_str(&me.to_string()).unwrap();
-    assert_eq!(service.session.handle(request).await.status(), 200);
 
     let end = format!("DROP OWNED BY {role}; DROP ROLE {role}");
     admin.batch_execute(&end).await.unwrap();
