@@ -175,8 +175,7 @@ pub static SCENARIOS: [Scenario; 17] = [
         &[
             Bar::People(99.0),
             Bar::KnownDevices,
-            // A little more than over 20 ranges: each has the trust of the day before.
-            Bar::MessagesOnFirstDay(450),
+            Bar::MessagesOnFirstDay(400),
         ],
     ),
     attacked(
