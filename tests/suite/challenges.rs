@@ -285,6 +285,29 @@ async fn a_short_code_is_not_shared_once_new_ones_are_longer() {
     assert_eq!(guesses, 5);
 }
 
+/// However long the codes are: every share has attempts of its own.
+#[tokio::test]
+async fn no_code_is_shared_while_the_whole_service_is_guessed_at_in_earnest() {
+    let settings = [
+        ("LIMIT_PHONE", "1/1s,1/1h"),
+        ("LIMIT_ADDRESS", "9/1h"),
+        ("OTP_LENGTH", "10"),
+        ("MISSES_TOTAL", "2/1d"),
+    ];
+    let service = Service::start_with(&settings).await;
+    let phone = fresh_phone();
+    assert_eq!(service.sign_up_from(STRANGER, &phone).await.status, 200);
+    let guessed_at = fresh_phone();
+    let (id, code) = challenge(&service, &guessed_at).await;
+    for _ in 0..4 {
+        assert_eq!(service.sign_up("Ada", &phone).await.status, 200);
+        service
+            .verify_challenge(&guessed_at, &wrong(&code), &id)
+            .await;
+    }
+    assert_limited(&service.sign_up("Ada", &phone).await);
+}
+
 #[tokio::test]
 async fn only_the_phones_limit_is_a_reason_to_share_and_no_known_device_does() {
     let settings = [

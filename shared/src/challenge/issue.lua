@@ -106,8 +106,12 @@ local code = codes[place]
 -- nobody else knows and attempts of their own. The code is still used once, and compared in its own
 -- challenge. Sharing costs one of the address's limit. It is refused where a new code would be longer, so
 -- that it brings nobody more guesses at a short code, and it is not for known devices or their codes.
+-- While the service's bucket of misses is twice full, nobody shares, or attempts at one long code would
+-- have no end.
 local function share_newest_code()
-  local newest = kind == 'phone' and wait > arguments.cool_down_us and redis.call('GET', latest)
+  local of_service = arguments.misses.total
+  local newest = kind == 'phone' and wait > arguments.cool_down_us
+    and not (of_service and is_full(of_service, 2)) and redis.call('GET', latest)
   local of_address = {}
   for _, limit in ipairs(limits) do
     if limit.kind == 'address' then
