@@ -16,7 +16,7 @@ load: ## 80 processes, people and attackers, a store restarted (DURATION, 60 s):
 	@scripts/load.sh "$${DURATION:-60}"
 
 simulate: ## days of honest people and attackers (SCENARIOS, such as "1a 2"; all): the tables of docs/abuse.md
-	@scripts/with-services.sh cargo run --release --locked --quiet -p bench --bin simulate -- $(SCENARIOS)
+	@scripts/with-services.sh cargo run --release --locked --quiet -p simulators --bin simulate -- $(SCENARIOS)
 
 build: ## build the functions for AWS
 	@scripts/sam.sh build

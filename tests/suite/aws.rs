@@ -2,9 +2,9 @@
 
 use std::env;
 
+use harness::{Function, PATIENCE, PEPPER, Service, event, fresh_phone, messages_to};
 use serde_json::{Value, json};
 use shared::config::Env;
-use tests::{Function, PATIENCE, PEPPER, Service, event, fresh_phone, messages_to};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -19,7 +19,7 @@ fn moto() -> String {
 
 /// Stores a secret and returns its ARN.
 async fn secret(text: &str) -> String {
-    let name = format!("otp-auth-{}", tests::random_number());
+    let name = format!("otp-auth-{}", harness::random_number());
     let answer = reqwest::Client::new()
         .post(moto())
         .header("X-Amz-Target", "secretsmanager.CreateSecret")
@@ -39,7 +39,7 @@ async fn secret(text: &str) -> String {
 
 async fn start_signup(service: &Service, own: &[(&str, &str)]) -> Function {
     let moto = moto();
-    let mut settings = tests::settings(&service.database.url(), &service.redis_server.url());
+    let mut settings = harness::settings(&service.database.url(), &service.redis_server.url());
     settings.extend(own.iter().map(|&(name, value)| (name.into(), value.into())));
     let aws = [
         ("AWS_ENDPOINT_URL_SNS", moto.as_str()),
@@ -102,7 +102,7 @@ fn by_iam(database_url: &str, redis_url: &str) -> Env {
         ("AWS_REGION", "eu-west-1"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let settings = tests::settings(database_url, redis_url);
+    let settings = harness::settings(database_url, redis_url);
     settings.into_iter().chain(by_iam).collect()
 }
 

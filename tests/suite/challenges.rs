@@ -1,7 +1,7 @@
 //! Several challenges of one phone: a client that keeps its challenge id depends on nobody else.
 
+use harness::{Answer, Service, fresh_phone, last_code_to, wrong};
 use serde_json::json;
-use tests::{Answer, Service, fresh_phone, last_code_to, wrong};
 
 use crate::limits::assert_limited;
 
@@ -178,7 +178,7 @@ async fn a_phones_owner_shares_the_newest_code_when_a_stranger_has_used_up_its_l
         assert!((1700..=1800).contains(&resend_in), "{resend_in}");
         let expires_in = shared.body["expires_in"].as_u64().unwrap();
         assert!((290..=300).contains(&expires_in), "{expires_in}");
-        assert_eq!(tests::messages_to(&phone).await.len(), 2);
+        assert_eq!(harness::messages_to(&phone).await.len(), 2);
         let id = shared.text("challenge_id");
         let answer = service.verify_challenge(&phone, &wrong(&code), id).await;
         assert_eq!(answer.body["attempts_remaining"], 4);

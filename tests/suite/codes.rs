@@ -1,10 +1,10 @@
 //! Codes under attack.
 
 use futures_util::future::join_all;
+use harness::{Answer, Service, fresh_phone, last_code_to, messages_to, wrong};
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::json;
 use shared::challenge::ChallengeId;
-use tests::{Answer, Service, fresh_phone, last_code_to, messages_to, wrong};
 
 fn count(answers: &[Answer], status: u64, code: &str) -> usize {
     answers
@@ -32,13 +32,13 @@ async fn a_hundred_right_answers_over_ten_connections_register_one_user() {
     let code = service.code_for(&phone).await;
     let mut functions = Vec::new();
     for _ in 0..10 {
-        let env = tests::settings(&service.database.url(), &service.redis_server.url());
+        let env = harness::settings(&service.database.url(), &service.redis_server.url());
         let verify = verify::Verify::from_env(&env.into_iter().collect()).unwrap();
         verify.connect().await;
         functions.push(verify);
     }
     let body = json!({"otp": code, "phone_number": phone}).to_string();
-    let event = tests::event("POST", "/verify", &body).to_string();
+    let event = harness::event("POST", "/verify", &body).to_string();
     let answers = join_all((0..100).map(|i| {
         let request = lambda_http::request::from_str(&event).unwrap();
         let verify = &functions[i % functions.len()];
@@ -214,13 +214,13 @@ async fn a_code_made_with_the_previous_pepper_still_works() {
     let service = Service::start().await;
     let phone = fresh_phone();
     let code = service.code_for(&phone).await;
-    let rotated = format!("{},{}", "n".repeat(32), tests::PEPPER);
+    let rotated = format!("{},{}", "n".repeat(32), harness::PEPPER);
     for (peppers, status) in [("n".repeat(32), 401), (rotated, 200)] {
-        let mut env = tests::settings(&service.database.url(), &service.redis_server.url());
+        let mut env = harness::settings(&service.database.url(), &service.redis_server.url());
         env.push(("OTP_PEPPER".into(), peppers));
         let verify = verify::Verify::from_env(&env.into_iter().collect()).unwrap();
         let body = json!({"otp": code, "phone_number": phone}).to_string();
-        let event = tests::event("POST", "/verify", &body).to_string();
+        let event = harness::event("POST", "/verify", &body).to_string();
         let request = lambda_http::request::from_str(&event).unwrap();
         assert_eq!(verify.handle(request).await.status().as_u16(), status);
     }

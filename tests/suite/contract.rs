@@ -1,8 +1,8 @@
 //! The rows of the contract that depend on what happened before. Those that one event alone can
 //! produce are the fixtures of `events/`, see [`crate::events`].
 
+use harness::{Service, Tokens, fresh_phone, messages_to, wrong};
 use serde_json::{Value, json};
-use tests::{Service, Tokens, fresh_phone, messages_to, wrong};
 
 const USER_EXISTS: (u64, &str, &str) = (
     409,

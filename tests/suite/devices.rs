@@ -1,7 +1,7 @@
 //! Known devices: no stranger can use up what somebody needs who signed in before.
 
+use harness::{Answer, Service, fresh_phone, last_code_to, wrong};
 use serde_json::json;
-use tests::{Answer, Service, fresh_phone, last_code_to, wrong};
 
 use crate::limits::{assert_limited, neighbour};
 
@@ -81,15 +81,15 @@ async fn a_device_token_of_an_older_pepper_is_known_and_of_another_deployment_is
     let phone = fresh_phone();
     let device = known_device(&service, &phone).await;
     let new = "n".repeat(32);
-    let rotated = format!("{new},{}", tests::PEPPER);
+    let rotated = format!("{new},{}", harness::PEPPER);
     for (peppers, status) in [(new, 429), (rotated, 200)] {
-        let mut settings = tests::settings(&service.database.url(), &service.redis_server.url());
+        let mut settings = harness::settings(&service.database.url(), &service.redis_server.url());
         settings.push(("OTP_PEPPER".into(), peppers));
         settings.push(("LIMIT_PHONE".into(), "1/1h".into()));
         let env = settings.into_iter().collect();
         let signup = signup::Signup::from_env(&env).await.unwrap();
         let body = json!({"phone_number": phone, "device_token": device}).to_string();
-        let event = tests::event("POST", "/login", &body).to_string();
+        let event = harness::event("POST", "/login", &body).to_string();
         let request = lambda_http::request::from_str(&event).unwrap();
         let response = signup.handle(request).await;
         assert_eq!(response.status(), status);

@@ -2,6 +2,9 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
+use harness::{
+    Answer, Database, Function, Invocation, RedisServer, Route, Service, event, local_settings,
+};
 use lambda_http::{Body, request};
 use proptest::{
     collection::vec,
@@ -12,9 +15,6 @@ use proptest::{
 };
 use serde_json::{Value, json};
 use shared::api::BODY_LIMIT;
-use tests::{
-    Answer, Database, Function, Invocation, RedisServer, Route, Service, event, local_settings,
-};
 
 /// The members that some route knows, and what comes near.
 const NAMES: [&str; 11] = [

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
+use harness::{Database, Function, RedisServer, event, local_settings};
 use serde_json::Value;
-use tests::{Database, Function, RedisServer, event, local_settings};
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../events")

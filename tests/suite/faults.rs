@@ -6,7 +6,7 @@ mod deadlines;
 mod processes;
 mod schedules;
 
-use tests::{Answer, Database, PATIENCE};
+use harness::{Answer, Database, PATIENCE};
 
 /// An answer, which has to come before the patience ends.
 pub async fn in_time(answer: impl Future<Output = Answer>) -> Answer {

@@ -1,6 +1,6 @@
 //! Guessing makes codes longer. It opens nothing and locks nobody out.
 
-use tests::{Answer, Service, fresh_phone, last_code_to, wrong};
+use harness::{Answer, Service, fresh_phone, last_code_to, wrong};
 
 use crate::limits::{assert_limited, neighbour};
 

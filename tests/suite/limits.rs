@@ -2,11 +2,11 @@
 //! offset.
 
 use futures_util::future::join_all;
-use serde_json::json;
-use tests::{
+use harness::{
     Answer, Behaviour, Database, Provider, RedisServer, Service, code_in, event_from, fresh_phone,
     last_code_to, messages_to, random_number, wrong,
 };
+use serde_json::json;
 
 const HERE: &str = "203.0.113.10";
 const HOUR: i64 = 3_600_000;
@@ -582,7 +582,7 @@ async fn revoke(service: &Service, phone: &str, id: &str) {
         is_registered: false,
         purpose: Purpose::SignUp(Name::parse("Ada").unwrap()),
     };
-    let soon = tokio::time::Instant::now() + tests::PATIENCE;
+    let soon = tokio::time::Instant::now() + harness::PATIENCE;
     let challenges = &service.signup.challenges;
     challenges.revoke(&request, soon).await.unwrap();
 }
@@ -609,7 +609,7 @@ async fn a_challenge_that_is_issued_again_with_its_id_takes_nothing_twice() {
         purpose: Purpose::SignUp(Name::parse("Ada").unwrap()),
     };
     let challenges = &service.signup.challenges;
-    let soon = tokio::time::Instant::now() + tests::PATIENCE;
+    let soon = tokio::time::Instant::now() + harness::PATIENCE;
     for _ in 0..3 {
         let outcome = challenges.issue(&request, soon).await.unwrap();
         assert!(matches!(outcome, IssueOutcome::Issued { .. }));
@@ -628,9 +628,9 @@ async fn it_all_works_unchanged_on_a_cluster_of_three() {
     let nodes = RedisServer::start_cluster().await;
     let database = Database::migrated().await;
     for node in &nodes {
-        let mut settings = tests::settings(&database.url(), &node.url());
+        let mut settings = harness::settings(&database.url(), &node.url());
         // As by default.
-        settings.extend(tests::LIMITS.map(|name| (name.to_owned(), String::new())));
+        settings.extend(harness::LIMITS.map(|name| (name.to_owned(), String::new())));
         settings.push(("REDIS_CLUSTER".into(), "true".into()));
         let env: shared::config::Env = settings.into_iter().collect();
         let signup = signup::Signup::from_env(&env).await.unwrap();

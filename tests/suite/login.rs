@@ -2,8 +2,8 @@
 //! whoever holds the phone.
 
 use futures_util::future::join_all;
+use harness::{Answer, Service, Tokens, fresh_phone, last_code_to, messages_to, until, wrong};
 use serde_json::{Value, json};
-use tests::{Answer, Service, Tokens, fresh_phone, last_code_to, messages_to, until, wrong};
 
 const EXPIRED: (u64, &str, &str) = (401, "Invalid or expired OTP", "otp_expired");
 const NOT_FOUND: (u64, &str, &str) = (404, "User not found", "user_not_found");
@@ -174,7 +174,7 @@ async fn login_of_a_number_that_is_not_served_is_403_in_both_modes() {
 async fn in_the_private_mode_known_and_unknown_numbers_cannot_be_told_apart() {
     let mut shown = Vec::new();
     for is_known in [true, false] {
-        let mut settings = tests::LIMITS.map(|name| (name, "")).to_vec();
+        let mut settings = harness::LIMITS.map(|name| (name, "")).to_vec();
         settings.extend([PRIVATE, ("LIMIT_PHONE", "9/1h"), ("LIMIT_COUNTRY", "50/1d")]);
         let service = Service::start_with(&settings).await;
         let phone = fresh_phone();

@@ -1,11 +1,11 @@
 //! What the functions write: one line per answer, which is also its metrics, and no secret. That no
 //! line of the whole suite holds one is checked by every [`Function`] when it is dropped.
 
-use serde_json::{Value, json};
-use tests::{
+use harness::{
     Behaviour, Database, Function, PEPPER, Provider, RedisServer, Secrets, Tokens, event,
     fresh_phone, signing_key, wrong,
 };
+use serde_json::{Value, json};
 
 struct Deployed {
     database: Database,

@@ -1,12 +1,12 @@
 //! The schema, and how it gets there.
 
+use harness::{Database, Function, Invocation, Service, Tokens, event, fresh_phone};
 use lambda_http::request::from_str;
 use migrate::Command;
 use serde_json::json;
 use session::Session;
 use shared::config::Env;
 use signup::Signup;
-use tests::{Database, Function, Invocation, Service, Tokens, event, fresh_phone};
 use tokio::process::Command as Process;
 use verify::Verify;
 
@@ -49,7 +49,7 @@ async fn a_user_with_the_grants_of_the_readme_serves_every_route() {
 
     let url = service.database.url();
     let url = url.replace("://postgres@", &format!("://{role}@"));
-    let settings = tests::settings(&url, &service.redis_server.url());
+    let settings = harness::settings(&url, &service.redis_server.url());
     let env: Env = settings.into_iter().collect();
     service.signup = Signup::from_env(&env).await.unwrap();
     service.verify = Verify::from_env(&env).unwrap();
@@ -121,7 +121,7 @@ async fn the_table_of_users_has_the_columns_that_were_agreed() {
 async fn on_the_command_line_it_prints_what_is_applied() {
     let database = Database::empty().await;
     let run = async |words: &[&str]| {
-        let output = Process::new(tests::binary("migrate").await)
+        let output = Process::new(harness::binary("migrate").await)
             .args(words)
             .env("DATABASE_URL", database.url())
             .output()

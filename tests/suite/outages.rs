@@ -1,6 +1,6 @@
 //! Stores that are down: the answer is a 503 in time, nothing is lost, and it works again by itself.
 
-use tests::{Answer, PATIENCE, Service, fresh_phone, messages_to, until};
+use harness::{Answer, PATIENCE, Service, fresh_phone, messages_to, until};
 
 pub fn assert_unavailable(answer: &Answer, text: &str) {
     assert_eq!(answer.failure(), (503, text, "unavailable"), "{answer:?}");
@@ -190,7 +190,7 @@ async fn stores_that_are_down_at_start_are_no_reason_not_to_start() {
     let service = Service::start().await;
     service.postgres.cut().await;
     service.redis.cut().await;
-    let env: shared::config::Env = tests::settings(
+    let env: shared::config::Env = harness::settings(
         &service.database.url_through(service.postgres.address()),
         &format!("redis://{}", service.redis.address()),
     )
@@ -201,7 +201,8 @@ async fn stores_that_are_down_at_start_are_no_reason_not_to_start() {
     let phone = fresh_phone();
     let event = |phone: &str| {
         let body = format!(r#"{{"name":"Ada","phone_number":"{phone}"}}"#);
-        lambda_http::request::from_str(&tests::event("POST", "/signup", &body).to_string()).unwrap()
+        lambda_http::request::from_str(&harness::event("POST", "/signup", &body).to_string())
+            .unwrap()
     };
     assert_eq!(late.handle(event(&phone)).await.status(), 503);
     service.postgres.restore();

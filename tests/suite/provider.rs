@@ -2,8 +2,8 @@
 //! that misbehaves; the function is the real binary, because the SDK takes its endpoint from the
 //! process's environment.
 
+use harness::{Behaviour, Database, Function, PEPPER, Provider, RedisServer, event, fresh_phone};
 use serde_json::json;
-use tests::{Behaviour, Database, Function, PEPPER, Provider, RedisServer, event, fresh_phone};
 
 struct Deployed {
     database: Database,

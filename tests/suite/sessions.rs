@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
+use harness::{Answer, PEPPER, Service, Tokens, decoded, event, fresh_phone};
 use lambda_http::request::from_str;
 use serde_json::{Value, json};
 use session::Session;
-use tests::{Answer, PEPPER, Service, Tokens, decoded, event, fresh_phone};
 
 const INVALID: (u64, &str, &str) = (401, "Invalid or expired token", "invalid_token");
 

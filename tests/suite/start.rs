@@ -1,7 +1,7 @@
 //! How a function starts, or refuses to, and what it writes.
 
+use harness::{Database, Function, Key, PEPPER, RedisServer, event, fresh_phone, local_settings};
 use serde_json::{Value, json};
-use tests::{Database, Function, Key, PEPPER, RedisServer, event, fresh_phone, local_settings};
 
 #[tokio::test]
 async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {

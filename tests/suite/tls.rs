@@ -1,9 +1,9 @@
 //! Stores prove who they are: the chain of their certificate and the name in it.
 
-use serde_json::json;
-use tests::{
+use harness::{
     Authority, Database, Function, RedisServer, TlsProxy, event, fresh_phone, local_settings,
 };
+use serde_json::json;
 
 /// The status of a sign-up over TLS to both stores, whose certificates have these names, where the
 /// client trusts `trusted`.

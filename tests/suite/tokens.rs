@@ -4,9 +4,11 @@ use std::{net::TcpListener, process::Stdio, time::SystemTime};
 
 use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use harness::{
+    AUDIENCE, Answer, ISSUER, Key, Service, decoded, event, serve, signing_key, unsigned,
+};
 use serde_json::{Value, json};
 use session::Session;
-use tests::{AUDIENCE, Answer, ISSUER, Key, Service, decoded, event, serve, signing_key, unsigned};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::Command,
@@ -129,10 +131,10 @@ async fn a_token_says_what_rfc_9068_asks_for() {
 #[tokio::test]
 async fn me_answers_the_user_that_verification_answered() {
     let service = Service::start().await;
-    let phone = tests::fresh_phone();
+    let phone = harness::fresh_phone();
     let code = service.code_for(&phone).await;
     let verified = service.verify(&phone, &code).await;
-    let token = tests::Tokens::of(&verified).access;
+    let token = harness::Tokens::of(&verified).access;
     let me = service.me(Some(&format!("Bearer {token}"))).await;
     assert_eq!(
         (me.status, me.body),
@@ -371,7 +373,7 @@ async fn keys_are_replaced_without_signing_anybody_out() {
     let body = json!({"refresh_token": tokens.refresh}).to_string();
     let request = event("POST", "/token/refresh", &body).to_string();
     let request = lambda_http::request::from_str(&request).unwrap();
-    let renewed = tests::Tokens::of(&Answer::of_handler(signs.handle(request).await));
+    let renewed = harness::Tokens::of(&Answer::of_handler(signs.handle(request).await));
     assert_eq!(decoded(&renewed.access)[0]["alg"], "RS256");
     for (session, takes_old, takes_new) in [
         (&service.session, true, false),
@@ -449,7 +451,7 @@ async fn pyjwt_takes_our_tokens_through_the_published_keys_and_no_others() {
         let body = json!({"refresh_token": refresh_token}).to_string();
         let request = event("POST", "/token/refresh", &body).to_string();
         let request = lambda_http::request::from_str(&request).unwrap();
-        let token = tests::Tokens::of(&Answer::of_handler(session.handle(request).await)).access;
+        let token = harness::Tokens::of(&Answer::of_handler(session.handle(request).await)).access;
         serve(listener, session);
 
         let [header, claims] = decoded(&token);

@@ -1,11 +1,11 @@
 //! What goes over the wire.
 
-use tests::{Answer, Database, PgBouncer, Proxy, Service, Tokens, fresh_phone, wrong};
+use harness::{Answer, Database, PgBouncer, Proxy, Service, Tokens, fresh_phone, wrong};
 
 #[tokio::test]
 async fn a_warm_request_is_one_round_trip_to_each_store() {
     // Every limit is on, so that all keys and arguments travel.
-    let service = Service::start_with(&tests::LIMITS.map(|name| (name, ""))).await;
+    let service = Service::start_with(&harness::LIMITS.map(|name| (name, ""))).await;
     // Warm: connected, and Redis knows the scripts.
     let phone = fresh_phone();
     let code = service.code_for(&phone).await;
@@ -43,7 +43,7 @@ async fn a_warm_request_is_one_round_trip_to_each_store() {
 async fn it_works_through_pgbouncer_in_transaction_mode() {
     let pgbouncer = PgBouncer::start().await;
     let service = Service::start().await;
-    let env: shared::config::Env = tests::settings(
+    let env: shared::config::Env = harness::settings(
         &service.database.url_through(&pgbouncer.address()),
         &service.redis_server.url(),
     )
@@ -56,11 +56,12 @@ async fn it_works_through_pgbouncer_in_transaction_mode() {
     for _ in 0..5 {
         let phone = fresh_phone();
         let post = |path: &str, body: String| {
-            lambda_http::request::from_str(&tests::event("POST", path, &body).to_string()).unwrap()
+            lambda_http::request::from_str(&harness::event("POST", path, &body).to_string())
+                .unwrap()
         };
         let body = format!(r#"{{"name":"Ada","phone_number":"{phone}"}}"#);
         assert_eq!(signup.handle(post("/signup", body)).await.status(), 200);
-        let code = tests::messages_to(&phone).await[0][..6].to_owned();
+        let code = harness::messages_to(&phone).await[0][..6].to_owned();
         let body = format!(r#"{{"otp":"{code}","phone_number":"{phone}"}}"#);
         let verified = verify.handle(post("/verify", body)).await;
         let token = Tokens::of(&Answer::of_handler(verified)).refresh;

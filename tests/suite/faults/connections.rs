@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use harness::{Behaviour, Fault, Provider, RedisServer, Service, fresh_phone, until, wrong};
 use redis::Cmd;
 use shared::config::Env;
-use tests::{Behaviour, Fault, Provider, RedisServer, Service, fresh_phone, until, wrong};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -246,13 +246,14 @@ async fn a_postgres_without_a_free_connection_is_503_and_works_again_by_itself()
         .unwrap();
     let url = service.database.url_through(service.postgres.address());
     let url = url.replace("://postgres@", &format!("://{role}@"));
-    let settings = tests::settings(&url, &service.redis_server.url());
+    let settings = harness::settings(&url, &service.redis_server.url());
     let env: Env = settings.into_iter().collect();
     let signup = signup::Signup::from_env(&env).await.unwrap();
     signup.connect().await;
     let event = |phone: &str| {
         let body = format!(r#"{{"name":"Ada","phone_number":"{phone}"}}"#);
-        lambda_http::request::from_str(&tests::event("POST", "/signup", &body).to_string()).unwrap()
+        lambda_http::request::from_str(&harness::event("POST", "/signup", &body).to_string())
+            .unwrap()
     };
     assert_eq!(signup.handle(event(&fresh_phone())).await.status(), 503);
     let allow = format!("ALTER ROLE {role} CONNECTION LIMIT 1");
@@ -280,14 +281,14 @@ async fn a_postgres_that_is_starting_up_is_503() {
     });
     let service = start(&[]).await;
     let url = service.database.url_through(&address);
-    let settings = tests::settings(&url, &service.redis_server.url());
+    let settings = harness::settings(&url, &service.redis_server.url());
     let env: Env = settings.into_iter().collect();
     let signup = signup::Signup::from_env(&env).await.unwrap();
     signup.connect().await;
     let body = format!(r#"{{"name":"Ada","phone_number":"{}"}}"#, fresh_phone());
-    let event = tests::event("POST", "/signup", &body).to_string();
+    let event = harness::event("POST", "/signup", &body).to_string();
     let request = lambda_http::request::from_str(&event).unwrap();
-    let answer = tests::Answer::of_handler(signup.handle(request).await);
+    let answer = harness::Answer::of_handler(signup.handle(request).await);
     assert_unavailable(&answer, "Failed to store user data");
 }
 

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lambda_http::{Context, Request, RequestExt, request::from_str};
-use serde_json::json;
-use tests::{
+use harness::{
     Answer, Behaviour, Fault, PATIENCE, Provider, Service, event, fresh_phone, until, wrong,
 };
+use lambda_http::{Context, Request, RequestExt, request::from_str};
+use serde_json::json;
 
 use super::{in_time, rows};
 use crate::outages::assert_unavailable;

@@ -5,11 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
-use tests::{
+use harness::{
     Behaviour, Database, Fault, Function, PEPPER, Provider, Proxy, RedisServer, Sandbox, binary,
     event, fresh_phone, local_settings, sign_up_event, until, verify_event,
 };
+use serde_json::Value;
 
 use super::rows;
 use crate::outages::assert_unavailable;

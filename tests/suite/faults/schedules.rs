@@ -7,10 +7,10 @@
 use std::{collections::BTreeMap, env, time::Duration};
 
 use futures_util::future::join_all;
-use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
-use tests::{
+use harness::{
     Answer, Behaviour, Fault, Provider, Proxy, Service, Tokens, code_in, fresh_phone, until, wrong,
 };
+use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
 use super::{in_time, rows};
 

@@ -11,9 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use harness::{Answer, Route, until};
 use lambda_simulator::{InvocationState, InvocationStatus, Simulator};
 use serde_json::Value;
-use tests::{Answer, Route, until};
 use tokio::{
     process::{Child, Command},
     sync::Semaphore,

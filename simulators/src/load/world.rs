@@ -6,9 +6,9 @@ use std::{
     time::Instant,
 };
 
+use harness::{Answer, Provider, Route, event, event_from};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::json;
-use tests::{Answer, Provider, Route, event, event_from};
 
 use crate::{fleet::Fleet, ledger::Ledger};
 

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::join_all;
+use harness::{Answer, Route, wrong};
 use serde_json::{Value, json};
-use tests::{Answer, Route, wrong};
 
 use crate::world::World;
 

@@ -8,13 +8,13 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use harness::{
+    Behaviour, Database, Provider, RedisServer, event_from, local_settings, token_settings,
+};
 use lambda_http::{Body, Request, Response, request::from_str};
 use serde_json::{Value, json};
 use shared::config::Env;
 use signup::Signup;
-use tests::{
-    Behaviour, Database, Provider, RedisServer, event_from, local_settings, token_settings,
-};
 use tracing::{Event, Subscriber, field, level_filters::LevelFilter};
 use tracing_subscriber::{
     Layer,

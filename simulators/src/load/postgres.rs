@@ -7,8 +7,8 @@ use std::{
     process::Stdio,
 };
 
+use harness::free_port;
 use tempfile::TempDir;
-use tests::free_port;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tests::PATIENCE;
+use harness::PATIENCE;
 use tokio_postgres::NoTls;
 
 use crate::{GUESSES, Store, Stores, TOTAL, fleet, ledger::Ledger, world::World};

@@ -105,7 +105,7 @@ async fn guess(
     service: &mut Service,
     outcome: &mut Outcome,
 ) -> bool {
-    let code = tests::wrong(&challenge.code);
+    let code = harness::wrong(&challenge.code);
     let submission = Submission {
         phone,
         address: &fresh_address(random),

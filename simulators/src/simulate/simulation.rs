@@ -196,7 +196,7 @@ impl<'a, A: Attacker> Simulation<'a, A> {
     async fn submit(&mut self, at: Duration, visitor: usize, challenge: Challenge) {
         let who = &mut self.visitors[visitor];
         let is_mistyped = who.random.random_bool(MISTYPED);
-        let mistyped = is_mistyped.then(|| tests::wrong(&challenge.code));
+        let mistyped = is_mistyped.then(|| harness::wrong(&challenge.code));
         let submission = Submission {
             phone: &who.visit.person.phone,
             address: &who.visit.person.address,

@@ -30,9 +30,9 @@ use std::{
 
 use fleet::Fleet;
 use futures_util::future::join_all;
+use harness::{Behaviour, PEPPER, Provider, RedisServer, Route, token_settings};
 use postgres::PostgresServer;
 use shared::config::Env;
-use tests::{Behaviour, PEPPER, Provider, RedisServer, Route, token_settings};
 use world::World;
 
 /// Processes of each function.

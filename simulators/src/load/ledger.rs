@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tests::{Answer, Route};
+use harness::{Answer, Route};
 
 use crate::fleet::Exchange;
 
