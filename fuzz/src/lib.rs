@@ -14,7 +14,7 @@ mod contract;
 use lambda_http::Request;
 use rcgen::KeyPair;
 use session::Session;
-use shared::config::Env;
+use shared::{config::Env, lambda::Function as _};
 use signup::Signup;
 use tokio::runtime::{self, Runtime};
 use verify::Verify;
@@ -50,8 +50,8 @@ impl Functions {
             .unwrap();
         Self {
             signup: runtime.block_on(Signup::from_env(&env)).unwrap(),
-            verify: Verify::from_env(&env).unwrap(),
-            session: Session::from_env(&env).unwrap(),
+            verify: runtime.block_on(Verify::from_env(&env)).unwrap(),
+            session: runtime.block_on(Session::from_env(&env)).unwrap(),
             runtime,
         }
     }

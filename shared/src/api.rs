@@ -1,7 +1,7 @@
-//! The HTTP edge: strict JSON in, the contract's envelope out.
+//! The HTTP edge: reads requests strictly, and writes responses and their log lines.
 //!
-//! What an outcome means to a client is decided by the function it belongs to, as a [`Failure`];
-//! this module only knows how a failure looks, and writes the one line that every answer gets.
+//! Each function decides which [`Failure`] its errors become; this module decides how a failure
+//! looks. No route has its rules here.
 
 mod bearer;
 
@@ -23,37 +23,37 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
 
 use bearer::Challenge;
-pub use bearer::{Authenticated, Bearer, BearerLayer, Unauthenticated};
+pub use bearer::{Authenticated, Bearer, BearerLayer, Unauthenticated, authenticate};
 
 use crate::{
     challenge::{ClientAddress, Limited},
-    connect::StoreError,
-    telemetry::{self, Ending, Report},
+    store::StoreError,
+    telemetry::{self, Outcome, RequestLog},
 };
 
-/// The largest body that is read, in bytes.
+/// The size limit of a request body, in bytes.
 pub const BODY_LIMIT: usize = 104_856;
 
-/// A body that is not the one JSON object that the route expects.
+/// A body that is not the JSON object that the route expects.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadRequest {
     #[error("the body is not sent as application/json")]
     UnsupportedMediaType,
     #[error("the body is larger than {BODY_LIMIT} bytes")]
     TooLarge,
-    /// What is wrong and where, without anything that the client sent.
+    /// The mistake and its place, without the client's text.
     #[error("{0}")]
     Malformed(String),
 }
 
-/// An answer that is a success. It may hold tokens, so it has no `Debug`.
+/// A response of success. It may hold tokens, so it has no `Debug`.
 pub struct Success {
     outcome: &'static str,
     response: Response<Body>,
 }
 
 impl Success {
-    /// `outcome` is the stable word for what was done, for the log and the metrics.
+    /// `outcome` is a stable word for the log and the metrics, such as `registered`.
     pub fn new(outcome: &'static str, body: &impl Serialize) -> Self {
         Self {
             outcome,
@@ -61,7 +61,7 @@ impl Success {
         }
     }
 
-    /// Lets every cache keep the answer for a quarter of an hour, as long as an access token is good.
+    /// Lets every cache keep the response for 15 minutes, the lifetime of an access token.
     #[must_use]
     pub fn cacheable(mut self) -> Self {
         let value = HeaderValue::from_static("public, max-age=900");
@@ -70,7 +70,7 @@ impl Success {
     }
 }
 
-/// An answer that is not a success: `{"error", "code", …}`.
+/// A response of failure: `{"error", "code", …}`.
 #[derive(Debug)]
 pub struct Failure {
     status: StatusCode,
@@ -112,36 +112,31 @@ impl Failure {
         }
     }
 
-    /// A store failed: 503 with the route's own text, or 500 when the fault is ours.
+    /// A failed store: 503 with the route's own text, or 500 if the fault is ours.
     pub fn store(error: &StoreError, text: &'static str) -> Self {
-        const OUTAGE: Duration = Duration::from_secs(5);
+        const RETRY_AFTER_OUTAGE: Duration = Duration::from_secs(5);
         match error {
             StoreError::Unavailable(..) | StoreError::Refused(..) => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, text, "unavailable").retry_after(OUTAGE)
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, text, "unavailable")
+                    .retry_after(RETRY_AFTER_OUTAGE)
             }
             StoreError::Fault(..) => Self::internal(),
         }
         .caused_by(error)
     }
 
-    /// A limit is reached.
+    /// 429 for an exhausted rate limit.
     pub fn limited(limited: &Limited) -> Self {
-        Self::rate_limited(limited.kind.as_str(), limited.retry_after)
-    }
-
-    /// Too much was asked for; it can be asked for again after `wait`. `limit` is the word of the
-    /// limit for the log and the metrics.
-    pub fn rate_limited(limit: &'static str, wait: Duration) -> Self {
         Self::new(
             StatusCode::TOO_MANY_REQUESTS,
             "Too many requests",
             "rate_limited",
         )
-        .limited_by(limit)
-        .retry_after(wait)
+        .limited_by(limited.kind.as_str())
+        .retry_after(limited.retry_after)
     }
 
-    /// A fault of ours.
+    /// 500: our fault.
     pub fn internal() -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -150,11 +145,12 @@ impl Failure {
         )
     }
 
+    /// 404 for an unknown path.
     pub fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "Not found", "not_found")
     }
 
-    /// `allow` lists the methods that the path knows.
+    /// 405; `allow` lists the path's methods.
     pub fn method_not_allowed(allow: &'static str) -> Self {
         Self {
             allow: Some(allow),
@@ -166,7 +162,7 @@ impl Failure {
         }
     }
 
-    /// When asking again may help, rounded up to whole seconds: header and body.
+    /// Sets the wait before a retry, in the header and the body, rounded up to whole seconds.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.body.retry_after = Some(
@@ -178,20 +174,21 @@ impl Failure {
         self
     }
 
+    /// Sets the number of attempts that the challenge has left.
     #[must_use]
     pub fn attempts_remaining(mut self, attempts: u32) -> Self {
         self.body.attempts_remaining = Some(attempts);
         self
     }
 
-    /// The word of the limit that is reached, for the log and the metrics.
+    /// Names the limit that refused the request, for the log and the metrics.
     #[must_use]
     pub fn limited_by(mut self, limit: &'static str) -> Self {
         self.limit = Some(limit);
         self
     }
 
-    /// What is told to the log and never to the client.
+    /// Sets the cause, for the log only.
     #[must_use]
     pub fn caused_by(mut self, cause: &(dyn std::error::Error + 'static)) -> Self {
         self.cause = Some(telemetry::chain(cause).into());
@@ -218,7 +215,7 @@ impl From<BadRequest> for Failure {
     }
 }
 
-/// The path without the stage that API Gateway may have put in front of it.
+/// The path without the stage that API Gateway may put in front of it.
 pub fn path(request: &Request) -> &str {
     let path = request.raw_http_path();
     let stage = match request.request_context_ref() {
@@ -232,7 +229,7 @@ pub fn path(request: &Request) -> &str {
         .unwrap_or(path)
 }
 
-/// The client's address as API Gateway saw it. No header is asked: those are the client's to write.
+/// The client's address as API Gateway saw it. Never a header: clients write those.
 pub fn client_address(request: &Request) -> ClientAddress {
     ClientAddress::parse(match request.request_context_ref() {
         Some(RequestContext::ApiGatewayV1(context)) => context.identity.source_ip.as_deref(),
@@ -241,26 +238,27 @@ pub fn client_address(request: &Request) -> ClientAddress {
     })
 }
 
-/// When the request that begins now has to be answered: after `timeout`, or sooner if Lambda cuts it
-/// off sooner.
+/// The deadline of a request that starts now: `timeout` from now, or earlier if Lambda stops it
+/// earlier.
 pub fn deadline(request: &Request, timeout: Duration) -> Instant {
-    let cut_off = request.lambda_context_ref().map(Context::deadline);
-    Instant::now() + time_left(timeout, cut_off, SystemTime::now())
+    let stop = request.lambda_context_ref().map(Context::deadline);
+    Instant::now() + time_left(timeout, stop, SystemTime::now())
 }
 
-/// How long an answer may take. Lambda says when it cuts off by its own clock. If that is over, or
-/// further away than any function may run, the clocks disagree and it is worth nothing.
-fn time_left(timeout: Duration, cut_off: Option<SystemTime>, now: SystemTime) -> Duration {
+/// The time for a response. `stop` is when Lambda stops the invocation, by its own clock. If that is
+/// past, or later than any function may run, the clocks disagree and `stop` is ignored.
+fn time_left(timeout: Duration, stop: Option<SystemTime>, now: SystemTime) -> Duration {
     const LONGEST: Duration = Duration::from_mins(15);
-    const ANSWERING: Duration = Duration::from_millis(500);
-    cut_off
-        .and_then(|cut_off| cut_off.duration_since(now).ok())
+    const RESPONSE_TIME: Duration = Duration::from_millis(500);
+    stop.and_then(|stop| stop.duration_since(now).ok())
         .filter(|&left| left <= LONGEST)
-        .map_or(timeout, |left| timeout.min(left.saturating_sub(ANSWERING)))
+        .map_or(timeout, |left| {
+            timeout.min(left.saturating_sub(RESPONSE_TIME))
+        })
 }
 
-/// Reads a body that has to be one JSON object, sent as such. How strictly its fields are read is up
-/// to `T`, which denies unknown fields and takes nothing but the types it names.
+/// Reads a body that must be one JSON object, sent as `application/json`. `T` must deny unknown
+/// fields.
 pub fn read_json<T: DeserializeOwned>(request: &Request) -> Result<T, BadRequest> {
     if !is_sent_as_json(request) {
         return Err(BadRequest::UnsupportedMediaType);
@@ -269,7 +267,7 @@ pub fn read_json<T: DeserializeOwned>(request: &Request) -> Result<T, BadRequest
     if body.len() > BODY_LIMIT {
         return Err(BadRequest::TooLarge);
     }
-    // serde would fill a struct from an array too.
+    // serde would also read a struct from an array.
     let first = body.iter().find(|byte| !b" \t\r\n".contains(byte));
     if first != Some(&b'{') {
         return Err(BadRequest::Malformed(
@@ -279,8 +277,8 @@ pub fn read_json<T: DeserializeOwned>(request: &Request) -> Result<T, BadRequest
     serde_json::from_slice(body).map_err(|error| BadRequest::Malformed(describe(&error)))
 }
 
-/// Tells whether the media type is `application/json`, in any case and with any parameters (RFC 9110
-/// §8.3.1). A web page can send a few other types, or none, to any origin without asking it first.
+/// Tells if the media type is `application/json`, in any case and with any parameters (RFC 9110
+/// §8.3.1). A web page can send a few other types, or none, to any origin without its consent.
 fn is_sent_as_json(request: &Request) -> bool {
     request
         .headers()
@@ -289,10 +287,10 @@ fn is_sent_as_json(request: &Request) -> bool {
         .is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case("application/json"))
 }
 
-/// serde's messages quote the input, so only their kind and place are told.
+/// Describes serde's error by its kind and place. Its own message quotes the input.
 fn describe(error: &serde_json::Error) -> String {
     let message = error.to_string();
-    let what = match error.classify() {
+    let mistake = match error.classify() {
         serde_json::error::Category::Data if message.starts_with("unknown field") => {
             "unknown field"
         }
@@ -303,12 +301,16 @@ fn describe(error: &serde_json::Error) -> String {
         serde_json::error::Category::Eof => "unexpected end",
         serde_json::error::Category::Syntax | serde_json::error::Category::Io => "malformed JSON",
     };
-    format!("{what} at line {} column {}", error.line(), error.column())
+    format!(
+        "{mistake} at line {} column {}",
+        error.line(),
+        error.column()
+    )
 }
 
-/// A JSON answer that no cache may keep.
+/// A JSON response that no cache may keep.
 fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> {
-    // Answers are plain structs of texts and numbers, which always have a JSON form.
+    // Bodies are plain structs of texts and numbers, which always serialize.
     let text = serde_json::to_string(body).unwrap_or_default();
     let mut response = Response::new(Body::Text(text));
     *response.status_mut() = status;
@@ -318,49 +320,51 @@ fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> {
     response
 }
 
-/// The answer of a handler and the line about it, whatever happened in it: a panic costs this one
-/// answer, as a 500.
-pub async fn answer(
+/// Runs a handler, writes the request's log line and returns the response. A panic in the handler
+/// becomes a 500.
+pub async fn respond(
     request: &Request,
-    handler: impl AsyncFnOnce(&mut Report) -> Result<Success, Failure>,
+    handler: impl AsyncFnOnce(&mut RequestLog) -> Result<Success, Failure>,
 ) -> Response<Body> {
-    let mut report = Report::begin(request.lambda_context_ref());
-    let outcome = AssertUnwindSafe(handler(&mut report)).catch_unwind().await;
-    // Where it was is told by the line of the panic itself.
-    let answered = outcome.unwrap_or_else(|_panic| Err(Failure::panicked()));
-    finish(&report, answered)
+    let mut log = RequestLog::begin(request.lambda_context_ref());
+    let outcome = AssertUnwindSafe(handler(&mut log)).catch_unwind().await;
+    // The panic hook has logged the place.
+    finish(
+        &log,
+        outcome.unwrap_or_else(|_panic| Err(Failure::panicked())),
+    )
 }
 
-/// The response to an event that API Gateway takes for a request and `lambda_http` does not, and the
-/// line about it. `substitute` is a request of the same invocation.
+/// Logs and refuses an event that API Gateway accepts as a request and `lambda_http` does not.
+/// `substitute` is a request of the same invocation.
 pub fn refuse_unreadable(substitute: &Request) -> Response<Body> {
-    let report = Report::begin(substitute.lambda_context_ref());
+    let log = RequestLog::begin(substitute.lambda_context_ref());
     let bad = BadRequest::Malformed("the request cannot be read".into());
-    finish(&report, Err(bad.into()))
+    finish(&log, Err(bad.into()))
 }
 
-/// The answer to a request that reaches no handler, and the line about it.
+/// Logs and refuses a request that reaches no handler.
 fn refuse(request: &Request, route: &'static str, failure: Failure) -> Response<Body> {
-    let mut report = Report::begin(request.lambda_context_ref());
-    finish(report.on(route), Err(failure))
+    let mut log = RequestLog::begin(request.lambda_context_ref());
+    finish(log.route(route), Err(failure))
 }
 
-fn finish(report: &Report, answered: Result<Success, Failure>) -> Response<Body> {
-    report.write(&match &answered {
-        Ok(success) => success.ending(),
-        Err(failure) => failure.ending(),
+fn finish(log: &RequestLog, result: Result<Success, Failure>) -> Response<Body> {
+    log.write(&match &result {
+        Ok(success) => success.outcome(),
+        Err(failure) => failure.outcome(),
     });
-    match answered {
+    match result {
         Ok(success) => success.response,
         Err(failure) => failure.into_response(),
     }
 }
 
 impl Success {
-    fn ending(&self) -> Ending<'_> {
-        Ending {
+    fn outcome(&self) -> Outcome<'_> {
+        Outcome {
             status: self.response.status().as_u16(),
-            outcome: self.outcome,
+            word: self.outcome,
             limit: None,
             cause: None,
         }
@@ -375,10 +379,10 @@ impl Failure {
         }
     }
 
-    fn ending(&self) -> Ending<'_> {
-        Ending {
+    fn outcome(&self) -> Outcome<'_> {
+        Outcome {
             status: self.status.as_u16(),
-            outcome: self.body.code,
+            word: self.body.code,
             limit: self.limit,
             cause: self.cause.as_deref(),
         }
@@ -544,7 +548,7 @@ mod tests {
     fn an_answer_comes_before_lambda_cuts_off_whatever_the_clocks_say() {
         const TIMEOUT: Duration = Duration::from_secs(8);
         let now = SystemTime::UNIX_EPOCH + Duration::from_hours(500_000);
-        let left = |cut_off| time_left(TIMEOUT, cut_off, now);
+        let left = |stop| time_left(TIMEOUT, stop, now);
         let hour = Duration::from_hours(1);
         assert_eq!(left(None), TIMEOUT);
         assert_eq!(left(Some(now + Duration::from_secs(10))), TIMEOUT);
@@ -561,7 +565,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_costs_one_answer() {
         let request = Request::default();
-        let response = answer(&request, async |_| panic!("as a bug would")).await;
+        let response = respond(&request, async |_| panic!("as a bug would")).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let Body::Text(body) = response.into_body() else {
             panic!("not text")

@@ -1,9 +1,9 @@
-//! Challenges and limits in Redis: a pending code, and how often things may happen.
+//! Challenges and rate limits in Redis.
 //!
-//! Every change is one Lua script, so it happens whole or not at all. The scripts stand beside this
-//! file; their arguments and replies are JSON whose members are named on both sides. Nothing here
-//! decides whether a code was used before: that is Postgres's part, see [`crate::users`]. All keys
-//! carry one hash tag, so the scripts also run on a cluster.
+//! Every change is one Lua script, so it happens whole or not at all. The scripts are in
+//! `challenge/*.lua`; their arguments and replies are JSON with the same names on both sides. Postgres
+//! decides whether a code was used before, see [`crate::sign_in`]. All keys carry one hash tag, so the
+//! scripts also run on a cluster.
 
 mod checker;
 mod issuer;
@@ -16,26 +16,26 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
 
 pub use checker::{Check, Checker, Matched};
-pub use issuer::{CodeRequest, IssueOutcome, Issuer};
+pub use issuer::{CodeRequest, FullMisses, IssueOutcome, Issuer};
 pub use limits::{ClientAddress, Kind};
 
 use crate::{
     config::{self, Env},
-    connect::{Redis, StoreError},
+    name::Name,
     otp::Peppers,
     phone::PhoneNumber,
     random,
-    users::Name,
+    store::{Redis, StoreError},
 };
 
-/// A key under the hash tag, where a script needs one that it does not use.
+/// A key for a place in `KEYS` that a script does not use.
 const ANY_KEY: &str = "{otp}:";
 
-/// The name of one challenge: 128 random bits, as 32 lower-case hexadecimal digits.
+/// The id of a challenge: 32 lower-case hexadecimal digits.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ChallengeId(String);
 
-/// An exhausted limit, and the time until it has something left.
+/// An exhausted rate limit, and the time until it admits the next request.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the limit of {kind} is reached")]
 pub struct Limited {
@@ -43,18 +43,18 @@ pub struct Limited {
     pub retry_after: Duration,
 }
 
-/// The use of a right code.
+/// The purpose of a challenge: the use of its right code.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Registers a user of this name.
     SignUp(Name),
-    /// Logs the user in who has the number.
+    /// Logs in the user who has the number.
     LogIn,
-    /// Logs the user in who has the number, or registers one of this name if nobody has it.
+    /// Logs in the user who has the number, or registers one of this name if there is none.
     SignUpOrLogIn(Name),
 }
 
-/// Redis, and the keys of the digests that it stores.
+/// Redis, and the keys of the code digests in it.
 struct Store {
     redis: Redis,
     peppers: Peppers,
@@ -67,17 +67,19 @@ impl ChallengeId {
         Self(random::id())
     }
 
-    /// The id that a client sent, `None` if it cannot be one of ours.
+    /// Parses an id that a client sent, `None` if it is not of our form.
     pub fn parse(text: &str) -> Option<Self> {
         random::is_id(text).then(|| Self(text.to_owned()))
     }
 
+    /// The id's text, for keys and responses.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl Purpose {
+    /// Parses a script's reply.
     fn parse(word: &str, name: &str) -> Option<Self> {
         let name = || Name::parse(name).ok();
         match word {
@@ -97,7 +99,7 @@ impl Purpose {
         }
     }
 
-    /// The name to register; a login has none.
+    /// The name to register, `None` for a login.
     pub fn name(&self) -> Option<&Name> {
         match self {
             Self::SignUp(name) | Self::SignUpOrLogIn(name) => Some(name),
@@ -116,7 +118,7 @@ impl Store {
         })
     }
 
-    /// Runs a script and reads its reply.
+    /// Runs a script and parses its reply.
     async fn run<'a, T: DeserializeOwned>(
         &self,
         script: &Script,
@@ -124,7 +126,7 @@ impl Store {
         arguments: &impl Serialize,
         deadline: Instant,
     ) -> Result<T, StoreError> {
-        // Structs of texts and numbers always have a JSON form.
+        // Structs of texts and numbers always serialize.
         let arguments = serde_json::to_string(arguments).unwrap_or_default();
         let mut call = script.prepare_invoke();
         for key in keys {
@@ -132,7 +134,7 @@ impl Store {
         }
         call.arg(arguments);
         let reply: String = self.redis.run(&call, deadline).await?;
-        // A reply holds the person's name, so it is not quoted.
+        // A reply can hold a person's name, so the error does not quote it.
         serde_json::from_str(&reply).map_err(|_| StoreError::unreadable_reply())
     }
 }

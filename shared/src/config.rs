@@ -1,26 +1,26 @@
-//! The settings of a function, read once at start.
+//! Reading a function's settings, once at start.
 //!
-//! Each module reads its own variables through [`Env`]; what a variable means stands there. A value
-//! never appears in an [`Error`], because several of them are secrets.
+//! Each module reads and documents its own variables through [`Env`]. An [`Error`] never holds a
+//! value, because several values are secrets.
 
 use std::{collections::HashMap, fmt::Display, ops::RangeInclusive, str::FromStr, time::Duration};
 
-/// The environment variables as they were at start. A variable that is empty counts as not set,
-/// so that a template can pass optional parameters on unconditionally.
+/// The environment variables at start. An empty variable counts as unset, so that a template can pass
+/// on optional parameters unconditionally.
 #[derive(Clone)]
 pub struct Env(HashMap<String, String>);
 
-/// A variable that keeps the function from starting.
+/// A variable that stops the function from starting.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The variable is required and not set.
     #[error("{0} is not set")]
     Missing(&'static str),
-    /// The variable is set to something that it cannot be.
+    /// The variable has an invalid value.
     #[error("{name} {reason}")]
     Invalid {
         name: &'static str,
-        /// What is wrong, as the rest of a sentence that begins with the name. Never the value.
+        /// The mistake, as the rest of a sentence that begins with the name. Never the value.
         reason: String,
     },
 }
@@ -47,7 +47,7 @@ impl Env {
         )
     }
 
-    /// With these variables as given, whatever they were; `None` unsets one.
+    /// Sets these variables; `None` unsets one.
     #[must_use]
     pub fn with<'a>(
         mut self,
@@ -60,7 +60,7 @@ impl Env {
         self
     }
 
-    /// The text of a variable, `None` when it is not set or empty.
+    /// The text of a variable, `None` if it is unset or empty.
     pub fn text(&self, name: &'static str) -> Option<&str> {
         self.0
             .get(name)
@@ -68,12 +68,12 @@ impl Env {
             .filter(|value| !value.is_empty())
     }
 
-    /// The text of a variable that must be set.
+    /// The text of a required variable.
     pub fn required(&self, name: &'static str) -> Result<&str, Error> {
         self.text(name).ok_or(Error::Missing(name))
     }
 
-    /// `true` or `false`, or `default` when not set.
+    /// `true` or `false`; `default` if unset.
     pub fn flag(&self, name: &'static str, default: bool) -> Result<bool, Error> {
         match self.text(name) {
             None => Ok(default),
@@ -83,7 +83,7 @@ impl Env {
         }
     }
 
-    /// A number within `range`, or `default` when not set.
+    /// A whole number within `range`; `default` if unset.
     pub fn number<T>(
         &self,
         name: &'static str,
@@ -105,7 +105,7 @@ impl Env {
             })
     }
 
-    /// A number of milliseconds, at most a minute.
+    /// A number of milliseconds from 1 to 60,000; `default` if unset.
     pub fn milliseconds(&self, name: &'static str, default: u64) -> Result<Duration, Error> {
         self.number(name, default, 1..=60_000)
             .map(Duration::from_millis)
@@ -129,19 +129,19 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Env {
     }
 }
 
-/// How long a request and its parts may take. They nest: when each part of a request takes as long as
-/// it may, its failure is still reported in time, and a code that was not sent is still revoked.
+/// The time-outs of a request and its parts. They nest: if every part takes its longest, the failure
+/// is still reported in time, and a code that was not sent is still revoked.
 #[derive(Clone, Copy)]
 pub struct Deadlines {
-    /// One call to Postgres or Redis, with reconnecting and cancelling.
+    /// One call to Postgres or Redis, reconnecting and cancelling included.
     pub store: Duration,
-    /// The whole request, up to its answer.
+    /// The whole request, up to its response.
     pub request: Duration,
 }
 
 impl Deadlines {
-    /// Reads `STORE_TIMEOUT_MS` (default 2000) and `REQUEST_TIMEOUT_MS` (default 8000). A request that
-    /// is about a code calls two stores, one after the other.
+    /// Reads `STORE_TIMEOUT_MS` (default 2000) and `REQUEST_TIMEOUT_MS` (default 8000). A request about
+    /// a code calls two stores, one after the other.
     pub fn from_env(env: &Env) -> Result<Self, Error> {
         const NAME: &str = "STORE_TIMEOUT_MS";
         let request = env.milliseconds("REQUEST_TIMEOUT_MS", 8000)?;
@@ -155,8 +155,8 @@ impl Deadlines {
         Ok(Self { store, request })
     }
 
-    /// Reads `SMS_TIMEOUT_MS` (default 4000): one call to the SMS provider, which gets at least half
-    /// of it. Before it two stores are called, after it one, when the provider refuses.
+    /// Reads `SMS_TIMEOUT_MS` (default 4000): one call to the SMS provider, which gets at least half of
+    /// it. A request calls two stores before the provider, and one after a refusal.
     pub fn sms(self, env: &Env) -> Result<Duration, Error> {
         const NAME: &str = "SMS_TIMEOUT_MS";
         let sms = env.milliseconds(NAME, 4000)?;

@@ -1,7 +1,7 @@
-//! Known devices (OWASP, "Device Cookies"): a token that proves that somebody verified this phone before.
+//! Known devices (OWASP, "Device Cookies"): a token proves that its bearer verified this phone before.
 //!
-//! A token is a random id and its HMAC with the phone number. It signs nobody in. It only takes its
-//! bearer's requests for codes out of the limits that strangers can exhaust.
+//! A token is a random id and its HMAC with the phone number. It signs nobody in. Requests for codes
+//! that carry one are exempt from the limits that strangers can exhaust.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use hmac::{Hmac, Mac};
@@ -16,11 +16,11 @@ use crate::{
 
 const ID_LENGTH: usize = 32;
 
-/// The name of a known device: 32 lower-case hexadecimal digits.
+/// The id of a known device: 32 lower-case hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceId(String);
 
-/// Makes and recognizes device tokens. No `Debug`.
+/// Signs and verifies device tokens. No `Debug`.
 pub struct Devices {
     /// One key for every live pepper, newest first.
     keys: Vec<Hmac<Sha256>>,
@@ -32,11 +32,12 @@ impl DeviceId {
         Self(random::id())
     }
 
-    /// `None` if it cannot be one of ours.
+    /// Parses an id, `None` if it is not of our form.
     pub fn parse(text: &str) -> Option<Self> {
         random::is_id(text).then(|| Self(text.to_owned()))
     }
 
+    /// The id's text, for keys and scripts.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -50,7 +51,7 @@ impl Devices {
         })
     }
 
-    /// The token that makes the device known for this phone: its id and 32 bytes in base64url.
+    /// The token of a device for this phone: the id and 32 bytes in base64url.
     pub fn token(&self, phone: &PhoneNumber, device: &DeviceId) -> String {
         // There is always a newest pepper.
         let mac = self
@@ -63,7 +64,7 @@ impl Devices {
         format!("{}{}", device.0, BASE64_URL_SAFE_NO_PAD.encode(tag))
     }
 
-    /// The device of a valid token for this phone. Any other text is no device, and no error.
+    /// The device of a valid token for this phone, `None` for any other text.
     pub fn recognize(&self, phone: &PhoneNumber, token: &str) -> Option<DeviceId> {
         let (id, tag) = token.split_at_checked(ID_LENGTH)?;
         let device = DeviceId::parse(id)?;

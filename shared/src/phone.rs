@@ -1,7 +1,7 @@
-//! Phone numbers: parsed once at the edge, one key for all spellings of one number.
+//! Phone numbers: parsed once at the edge, so that all spellings of a number are one key.
 //!
-//! libphonenumber's rules decide what a number is; the strictness about the text is ours, because
-//! that library was made to find numbers in prose and forgives almost anything.
+//! libphonenumber's rules decide what a number is. It was made to find numbers in prose and accepts
+//! almost any text, so this module is stricter about the text.
 
 use std::{collections::HashSet, fmt};
 
@@ -24,19 +24,19 @@ pub struct PhoneNumber {
     country: String,
 }
 
-/// Where codes are sent.
-pub struct Served {
-    /// `None`: everywhere.
+/// The send policy: the countries and kinds of numbers that get codes.
+pub struct SendPolicy {
+    /// `None`: all.
     regions: Option<HashSet<Region>>,
 }
 
-/// Why no code is sent to a possible number.
+/// A possible number that the send policy refuses.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unserved {
-    /// Its country, or its kind, is not served.
+pub enum Refused {
+    /// The country or the kind is not served.
     #[error("the country or kind of the number is not served")]
     Unsupported,
-    /// Nobody can have this number.
+    /// No carrier assigns this number.
     #[error("not a valid phone number")]
     Invalid,
 }
@@ -46,7 +46,7 @@ pub enum Unserved {
 #[error("not a possible phone number")]
 pub struct Invalid;
 
-/// Reads phone numbers as people write them.
+/// Parses phone numbers as people write them.
 #[derive(Clone, Copy)]
 pub struct Parser {
     default_region: Option<Region>,
@@ -63,8 +63,8 @@ impl PhoneNumber {
         &self.e164[..self.e164.len().saturating_sub(3)]
     }
 
-    /// The region that the number belongs to (ISO 3166-1 alpha-2), `001` if to no country, `ZZ` if
-    /// that cannot be told. It is finer than the calling code: `+1` has twenty-five.
+    /// The number's region (ISO 3166-1 alpha-2); `001` for a number of no country, `ZZ` if unknown. It
+    /// is finer than the calling code: `+1` has 25 regions.
     pub fn country(&self) -> &str {
         &self.country
     }
@@ -98,11 +98,11 @@ impl fmt::Debug for PhoneNumber {
 }
 
 impl Parser {
-    /// Reads `DEFAULT_COUNTRY`, the region (ISO 3166-1 alpha-2, `US`) whose national spellings are
-    /// accepted; without it a number must begin with `+`.
+    /// Reads `DEFAULT_COUNTRY`: the region (ISO 3166-1 alpha-2, `US`) whose national spellings are
+    /// accepted. Without it a number must begin with `+`.
     ///
-    /// It also loads libphonenumber's metadata, about 3 ms that would otherwise fall on the first
-    /// request.
+    /// Also loads libphonenumber's metadata, which takes about 3 ms, so that the first request does
+    /// not.
     pub fn from_env(env: &Env) -> Result<Self, config::Error> {
         const NAME: &str = "DEFAULT_COUNTRY";
         let default_region = env
@@ -115,11 +115,11 @@ impl Parser {
         Ok(Self { default_region })
     }
 
-    /// The one number that `text` spells.
+    /// Parses the one number that `text` spells.
     ///
-    /// Refused are, beyond what libphonenumber refuses: texts of more than 64 bytes; all but ASCII
+    /// Beyond libphonenumber's rules this refuses texts of more than 64 bytes; all characters but ASCII
     /// digits, spaces, `-`, `.`, brackets and one leading `+`; numbers that can only be dialled
-    /// locally; and whatever does not come back from E.164 as the same number.
+    /// locally; and numbers that do not survive a round trip through E.164.
     pub fn parse(&self, text: &str) -> Result<PhoneNumber, Invalid> {
         if text.len() > LONGEST_TEXT || !is_plainly_written(text) {
             return Err(Invalid);
@@ -142,9 +142,9 @@ impl Parser {
     }
 }
 
-impl Served {
-    /// Reads `ALLOWED_COUNTRIES`, which is required: regions (ISO 3166-1 alpha-2) separated by
-    /// commas, or `*`.
+impl SendPolicy {
+    /// Reads `ALLOWED_COUNTRIES`, which is required: `*`, or regions (ISO 3166-1 alpha-2) separated by
+    /// commas.
     pub fn from_env(env: &Env) -> Result<Self, config::Error> {
         const NAME: &str = "ALLOWED_COUNTRIES";
         let regions = match env.required(NAME)? {
@@ -161,9 +161,9 @@ impl Served {
         Ok(Self { regions })
     }
 
-    /// Whether a code may be sent to the number. Never to those that cost whoever calls them, share
-    /// that cost, reach no person's own phone, or belong to no country.
-    pub fn check(&self, phone: &PhoneNumber) -> Result<(), Unserved> {
+    /// Checks that a code may be sent to the number. Numbers that cost their caller, share that cost,
+    /// reach no personal phone or belong to no country are always refused.
+    pub fn check(&self, phone: &PhoneNumber) -> Result<(), Refused> {
         let is_served_kind = match phone.parsed.get_type() {
             PhoneNumberType::PremiumRate
             | PhoneNumberType::SharedCost
@@ -179,10 +179,10 @@ impl Served {
             | PhoneNumberType::Unknown => true,
         };
         if !is_served_kind || !self.includes(&phone.parsed) {
-            return Err(Unserved::Unsupported);
+            return Err(Refused::Unsupported);
         }
         if !phone.parsed.is_valid() {
-            return Err(Unserved::Invalid);
+            return Err(Refused::Invalid);
         }
         Ok(())
     }
@@ -192,8 +192,8 @@ impl Served {
             (Some(Region::World), _) => false,
             (_, None) => true,
             (Some(region), Some(served)) => served.contains(&region),
-            // A number that no region of its calling code has: it is not valid anywhere, which is
-            // the better answer where one of these regions is served.
+            // No region of its calling code has this number, so it is invalid everywhere. Where one
+            // of these regions is served, the caller reports that instead.
             (None, Some(served)) => served.iter().any(|region| {
                 PHONE_NUMBER_UTIL.get_country_code_for_region(*region) == Some(number.country_code)
             }),
@@ -342,8 +342,8 @@ mod tests {
         }
     }
 
-    fn check(allowed: &str, number: &str) -> Result<(), Unserved> {
-        let served = Served::from_env(&Env::from([("ALLOWED_COUNTRIES", allowed)])).unwrap();
+    fn check(allowed: &str, number: &str) -> Result<(), Refused> {
+        let served = SendPolicy::from_env(&Env::from([("ALLOWED_COUNTRIES", allowed)])).unwrap();
         served.check(&parser("").parse(number).unwrap())
     }
 
@@ -353,13 +353,13 @@ mod tests {
             ("*", "+14155552671", Ok(())),
             ("US", "+14155552671", Ok(())),
             ("US,CA", "+16135550123", Ok(())),
-            ("US", "+16135550123", Err(Unserved::Unsupported)),
+            ("US", "+16135550123", Err(Refused::Unsupported)),
             // Jamaica, Bahamas, Dominican Republic: +1 too.
-            ("US", "+18765550123", Err(Unserved::Unsupported)),
-            ("US", "+12423570123", Err(Unserved::Unsupported)),
-            ("US", "+18095550123", Err(Unserved::Unsupported)),
-            ("US", "+919876543210", Err(Unserved::Unsupported)),
-            ("RU", "+77012345678", Err(Unserved::Unsupported)),
+            ("US", "+18765550123", Err(Refused::Unsupported)),
+            ("US", "+12423570123", Err(Refused::Unsupported)),
+            ("US", "+18095550123", Err(Refused::Unsupported)),
+            ("US", "+919876543210", Err(Refused::Unsupported)),
+            ("RU", "+77012345678", Err(Refused::Unsupported)),
             ("KZ", "+77012345678", Ok(())),
         ] {
             assert_eq!(check(allowed, number), served, "{allowed} {number}");
@@ -378,22 +378,22 @@ mod tests {
             "+881612345678",  // Iridium
             "+979123456789",  // international premium
         ] {
-            assert_eq!(check("*", number), Err(Unserved::Unsupported), "{number}");
+            assert_eq!(check("*", number), Err(Refused::Unsupported), "{number}");
         }
     }
 
     #[test]
     fn a_possible_number_that_nobody_can_have_is_invalid_where_its_country_is_served() {
-        assert_eq!(check("US", "+14151552671"), Err(Unserved::Invalid));
-        assert_eq!(check("*", "+14151552671"), Err(Unserved::Invalid));
-        assert_eq!(check("DE", "+14151552671"), Err(Unserved::Unsupported));
+        assert_eq!(check("US", "+14151552671"), Err(Refused::Invalid));
+        assert_eq!(check("*", "+14151552671"), Err(Refused::Invalid));
+        assert_eq!(check("DE", "+14151552671"), Err(Refused::Unsupported));
     }
 
     #[test]
     fn a_list_of_countries_that_cannot_be_read_is_refused() {
         for list in ["", "US,", "US, CA", "XX", "USA", "US;CA", "**"] {
             let env = Env::from([("ALLOWED_COUNTRIES", list)]);
-            assert!(Served::from_env(&env).is_err(), "{list:?}");
+            assert!(SendPolicy::from_env(&env).is_err(), "{list:?}");
         }
     }
 }

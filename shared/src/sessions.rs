@@ -1,8 +1,8 @@
 //! Sessions in Postgres, and the refresh tokens that keep them alive.
 //!
-//! A session is a chain of refresh tokens. Each use replaces the token by its successor; a token
-//! from further back shows that the chain was stolen, and ends it. One statement by the session's
-//! id decides, so the row's lock puts requests at the same time in an order.
+//! A session is a chain of refresh tokens. Each use replaces the token by its successor. An older
+//! token shows that somebody stole one, and ends the session. One statement decides, so the row's
+//! lock orders concurrent requests.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -16,8 +16,8 @@ use tokio_postgres::types::Type;
 
 use crate::{
     config::{self, Env},
-    connect::{Postgres, StoreError},
     otp, random,
+    store::{Postgres, StoreError},
     token::{self, Signer, Subject},
 };
 
@@ -35,40 +35,40 @@ pub struct RefreshToken {
     secret: [u8; 32],
 }
 
-/// How long sessions last, in days of Postgres's clock.
+/// The lifetime of sessions, in days of Postgres's clock.
 #[derive(Clone, Copy)]
 pub struct Lifetime {
-    /// From the last refresh, or from the beginning.
+    /// From the last refresh, or from the beginning if there was none.
     idle: i32,
     /// From the beginning. At least `idle`.
     max: i32,
 }
 
-/// SHA-256 of a refresh token's secret: what is stored in its place. The secret is 256 random bits,
-/// so its digest needs no key.
+/// SHA-256 of a refresh token's secret, stored instead of it. The secret is 256 random bits, so its
+/// digest needs no key.
 pub type Digest = [u8; 32];
 
-/// Makes each token's successor: HMAC-SHA256 of its secret. Whoever asks again because an answer got
-/// lost therefore gets the same one, though the secret is stored nowhere. Under one key for every
-/// live pepper, newest first; the others serve to ask again across a change of peppers. No `Debug`.
+/// Computes each token's successor: HMAC-SHA256 of its secret. We can recompute the successor without
+/// storing it, so a client that lost the response gets the same one. There is one key for every live
+/// pepper, newest first; the older ones let a client retry across a rotation. No `Debug`.
 struct Successors(Vec<Hmac<Sha256>>);
 
-/// What became of a refresh token.
+/// The outcome of a refresh.
 pub enum Refresh {
-    /// It was the newest, or the one before while that may still be asked for again.
+    /// The token was the newest, or its parent within the grace of 60 seconds.
     Refreshed {
         user_id: i64,
-        /// When the session was opened, in seconds since 1970.
+        /// The beginning of the session, in seconds since 1970.
         auth_time: i64,
         successor: RefreshToken,
     },
-    /// It was an older one. The session is over.
+    /// The token was an older one. The session is over now.
     Reused,
-    /// There is no such session, or it is over.
+    /// No such session, or it was over.
     Absent,
 }
 
-/// What a client gets to prove who it is. No `Debug`.
+/// The tokens of a signed-in client. No `Debug`.
 #[derive(Serialize)]
 pub struct Tokens {
     access_token: String,
@@ -97,7 +97,7 @@ impl RefreshToken {
         })
     }
 
-    /// The text, for the client.
+    /// The token's text, for the client.
     pub fn expose(&self) -> String {
         let secret = BASE64_URL_SAFE_NO_PAD.encode(self.secret);
         format!("{}.{secret}", self.handle)
@@ -106,8 +106,8 @@ impl RefreshToken {
     /// The session's `id` in `sessions` and `sid` in access tokens: the first 32 hexadecimal digits
     /// of SHA-256("otp-auth session" ‖ handle).
     ///
-    /// It may be shown and logged. The handle alone can end the session, and the id does not lead
-    /// back to the handle.
+    /// It may be shown and logged. The handle may not, since it can end the session; the id does not
+    /// reveal the handle.
     pub fn session_id(&self) -> String {
         let digest = Sha256::new()
             .chain_update(b"otp-auth session")
@@ -118,15 +118,15 @@ impl RefreshToken {
         format!("{:032x}", u128::from_be_bytes(head))
     }
 
-    /// What its row holds in place of the secret.
+    /// The digest of the secret, which the session's row holds.
     pub fn digest(&self) -> Digest {
         Sha256::digest(self.secret).into()
     }
 }
 
 impl Tokens {
-    /// Both tokens of a user's session, the access token good from now. `auth_time` is when the
-    /// session was opened, in seconds since 1970.
+    /// A new access token, valid from `now`, and the session's refresh token. `auth_time` is the
+    /// beginning of the session, in seconds since 1970.
     pub fn new(
         signer: &Signer,
         user_id: i64,
@@ -154,7 +154,7 @@ impl Successors {
         otp::derived_keys(env, b"otp-auth refresh token").map(Self)
     }
 
-    /// What may follow on the token, newest pepper first.
+    /// The token's possible successors, newest pepper first.
     fn of(&self, token: &RefreshToken) -> Vec<RefreshToken> {
         let successor = |key: &Hmac<Sha256>| {
             let mut mac = key.clone();
@@ -184,7 +184,7 @@ impl Lifetime {
         Ok(Self { idle, max })
     }
 
-    /// How long a session lasts that was never refreshed, in days.
+    /// Days until a session expires that is not refreshed.
     pub fn idle_days(self) -> i32 {
         self.idle
     }
@@ -200,13 +200,13 @@ impl Sessions {
         })
     }
 
-    /// Replaces a token by its successor, and lets the session last longer: `SESSION_IDLE_DAYS` from
-    /// now, but at most `SESSION_MAX_DAYS` from its beginning.
+    /// Replaces a token by its successor and extends the session: to `SESSION_IDLE_DAYS` from now, but
+    /// at most to `SESSION_MAX_DAYS` from its beginning.
     ///
-    /// The row holds the digest of the newest token only. If that is the digest of one of the
-    /// successors of the token at hand, then the token is the newest one's parent: for 60 seconds,
-    /// longer than a failover takes, it gets the same successor again. Any other secret ends the
-    /// session, since only its owner and a thief know its handle.
+    /// The row holds the digest of the newest token only. A token is the previous one exactly when the
+    /// row holds its successor's digest. For 60 seconds, longer than a failover takes, the previous
+    /// token gets the same successor again. Any other secret ends the session: only its owner and a
+    /// thief know the handle.
     pub async fn refresh(
         &self,
         token: &RefreshToken,
@@ -218,26 +218,7 @@ impl Sessions {
         let row = self
             .postgres
             .write_one(
-                "
-                WITH decided AS (
-                    UPDATE sessions SET
-                        token_digest = CASE WHEN token_digest = $2 THEN $3[1] ELSE token_digest END,
-                        refreshed_at = CASE WHEN token_digest = $2 THEN now() ELSE refreshed_at END,
-                        expires_at = CASE WHEN token_digest = $2
-                                          THEN least(now() + make_interval(days => $4),
-                                                     created_at + make_interval(days => $5))
-                                          ELSE expires_at END,
-                        revoked_at = CASE WHEN token_digest = $2 THEN NULL
-                                          WHEN token_digest = ANY ($3)
-                                               AND refreshed_at > now() - interval '60 seconds' THEN NULL
-                                          ELSE now() END
-                    WHERE id = $1 AND revoked_at IS NULL AND expires_at > now()
-                    RETURNING user_id, token_digest, revoked_at IS NOT NULL AS revoked,
-                              floor(extract(epoch FROM created_at))::int8 AS auth_time
-                )
-                SELECT user_id, token_digest, revoked, auth_time
-                FROM (VALUES (1)) AS always LEFT JOIN decided ON true
-                ",
+                include_str!("sessions/refresh.sql"),
                 &[
                     (&token.session_id(), Type::TEXT),
                     (&token.digest().as_slice(), Type::BYTEA),
@@ -259,7 +240,7 @@ impl Sessions {
         let successor = successors
             .into_iter()
             .find(|successor| successor.digest() == newest);
-        // There is one, or the statement would have ended the session.
+        // There is one: otherwise the statement would have ended the session.
         Ok(
             successor.map_or(Refresh::Absent, |successor| Refresh::Refreshed {
                 user_id,
@@ -269,8 +250,8 @@ impl Sessions {
         )
     }
 
-    /// Ends the token's session, if there is one. Its secret is not looked at: one that is not the
-    /// newest would end the session at a refresh too.
+    /// Ends the token's session, if there is one. The secret is not checked: a wrong one would end the
+    /// session at a refresh too.
     pub async fn end(&self, token: &RefreshToken, deadline: Instant) -> Result<(), StoreError> {
         self.postgres
             .write_one(
@@ -376,7 +357,7 @@ mod tests {
         assert_eq!(read("0", ""), None);
     }
 
-    /// What Python's `hmac` and `hkdf` of the package `cryptography` compute.
+    /// Computed by Python's `hmac` and by `hkdf` of the package `cryptography`.
     #[test]
     fn a_successor_is_hmac_sha256_under_a_key_of_hkdf() {
         let token = RefreshToken {

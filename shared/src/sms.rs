@@ -1,7 +1,7 @@
-//! Sends the code: one sender, several providers.
+//! Sending codes by SMS: one sender, several providers.
 //!
-//! A message is handed to a provider at most once. What the provider said decides what the caller
-//! does with the challenge, so the difference between "no" and "unknown" is kept throughout.
+//! A message is handed to a provider at most once. Its reply decides the fate of the challenge, so
+//! "refused" and "unknown" stay apart throughout.
 
 use std::{error::Error, time::Duration};
 
@@ -29,14 +29,14 @@ pub struct Sms {
     timeout: Duration,
 }
 
-/// A message that was not, or perhaps not, sent.
+/// A message that was not sent, or may not have been.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// The provider was never reached or answered with an error: nothing was sent.
+    /// The provider was never reached, or replied with an error: nothing was sent.
     #[error("the provider did not send the message")]
     Refused(#[source] Cause),
-    /// The request may have arrived, but no answer did: it may have been sent.
-    #[error("the provider did not say whether it sent the message")]
+    /// The request may have arrived, but no reply did: the message may have been sent.
+    #[error("the provider's reply was lost")]
     Unknown(#[source] Cause),
 }
 
@@ -44,7 +44,7 @@ type Cause = Box<dyn Error + Send + Sync>;
 
 enum Provider {
     Sns(Sns),
-    /// Writes the code to the log, for work on one's own machine.
+    /// Writes the code to the log, for local work.
     Log,
 }
 
@@ -81,8 +81,8 @@ impl Sms {
         })
     }
 
-    /// Sends `code` to `phone`, once. It is not begun when there is not even the time to connect: how
-    /// it ended would remain unknown.
+    /// Sends `code` to `phone` once. It refuses to start without the time to connect, because the
+    /// outcome would be unknown.
     pub async fn send(
         &self,
         phone: &PhoneNumber,
@@ -98,7 +98,7 @@ impl Sms {
                 }
                 timeout_at(until, sns.publish(phone, self.text.with(code)))
                     .await
-                    .unwrap_or_else(|_| Err(SendError::Unknown("no answer in time".into())))
+                    .unwrap_or_else(|_| Err(SendError::Unknown("no reply in time".into())))
             }
             Provider::Log => {
                 tracing::info!(
@@ -112,9 +112,9 @@ impl Sms {
     }
 }
 
-/// What a message says around the code. Nothing that a client sent is part of it.
+/// The text of a message around the code. It holds no client's text.
 struct Text {
-    /// `OTP_APP_NAME`: who sends the code.
+    /// `OTP_APP_NAME`: the sender's name.
     app_name: Option<String>,
     /// `OTP_DOMAIN`: the origin to which browsers bind the code (WICG, "Origin-bound one-time codes
     /// delivered via SMS").
@@ -126,6 +126,7 @@ impl Text {
     /// One segment of the GSM 7-bit alphabet (3GPP TS 23.038).
     const SEPTETS: usize = 160;
 
+    /// Reads `OTP_APP_NAME` and `OTP_DOMAIN`.
     fn from_env(env: &Env, code_lifetime: Duration) -> Result<Self, config::Error> {
         let text = Self {
             app_name: env.text("OTP_APP_NAME").map(str::to_owned),
@@ -186,8 +187,8 @@ fn is_domain(text: &str) -> bool {
     })
 }
 
-/// Whether a character is in the basic table of 3GPP TS 23.038 §6.2.1; those of the extension table
-/// would take two septets.
+/// Tells if a character is in the basic table of 3GPP TS 23.038 §6.2.1. Characters of the extension
+/// table take two septets.
 fn is_one_septet(character: char) -> bool {
     const BEYOND_ASCII: &str = "£¥èéùìòÇØøÅåΔΦΓΛΩΠΨΣΘΞÆæßÉ¤¡ÄÖÑÜ§¿äöñüà";
     match character {
@@ -197,8 +198,8 @@ fn is_one_septet(character: char) -> bool {
     }
 }
 
-/// Amazon SNS. `SNS_SENDER_ID`, `SNS_ORIGINATION_NUMBER`, and for India's DLT rules `SNS_ENTITY_ID`
-/// and `SNS_TEMPLATE_ID`, are passed on when set.
+/// Amazon SNS. It passes on `SNS_SENDER_ID`, `SNS_ORIGINATION_NUMBER` and, for India's DLT rules,
+/// `SNS_ENTITY_ID` and `SNS_TEMPLATE_ID` if they are set.
 struct Sns {
     client: Client,
     attributes: Vec<(&'static str, String)>,
@@ -218,16 +219,16 @@ impl Sns {
                 attributes.push((attribute, value.to_owned()));
             }
         }
-        // A connection that was kept while the function was frozen may be dead, which shows only when
-        // a message has been written to it and its outcome is unknown: so none is kept.
+        // A connection may die while the function is frozen. That shows only after a message was
+        // written to it, and its outcome is unknown. So connections are not kept.
         let http = aws_smithy_http_client::Builder::new()
             .pool_max_idle_per_host(0)
             .tls_provider(tls::Provider::Rustls(
                 tls::rustls_provider::CryptoMode::AwsLc,
             ))
             .build_https();
-        // The SDK would try three times, and a slow first try may have been sent. Connecting gets
-        // half of the time, so that a provider out of reach is known not to have sent.
+        // The SDK would try three times, although a slow first try may have been sent. Connecting gets
+        // half of the time, so that an unreachable provider counts as refused.
         let config = aws_config::defaults(BehaviorVersion::latest())
             .http_client(http)
             .retry_config(RetryConfig::disabled())
@@ -242,7 +243,7 @@ impl Sns {
             return Err(config::Error::Missing("AWS_REGION"));
         }
         let mut config = aws_sdk_sns::config::Builder::from(&config);
-        // As the SDK would read it from the process's environment, which tests can't choose.
+        // The SDK would read this from the process's environment, which tests cannot choose.
         if let Some(url) = env.text("AWS_ENDPOINT_URL_SNS") {
             config = config.endpoint_url(url);
         }
@@ -274,11 +275,11 @@ impl From<SdkError<PublishError>> for SendError {
     fn from(error: SdkError<PublishError>) -> Self {
         match error {
             // SNS quotes the phone number in its messages, so only the code is kept.
-            SdkError::ServiceError(answer) => Self::Refused(
+            SdkError::ServiceError(reply) => Self::Refused(
                 format!(
                     "{} (HTTP {})",
-                    answer.err().code().unwrap_or("error without a code"),
-                    answer.raw().status()
+                    reply.err().code().unwrap_or("error without a code"),
+                    reply.raw().status()
                 )
                 .into(),
             ),

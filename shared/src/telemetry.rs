@@ -1,9 +1,9 @@
-//! What a function writes about itself: JSON lines on standard output.
+//! The log: JSON lines on standard output.
 //!
-//! No code, pepper, token or whole phone number goes through here, except the code that the `log`
-//! sender exists to show.
+//! No code, pepper, token or whole phone number is written here, except the code that the `log`
+//! provider exists to show.
 
-mod report;
+mod request_log;
 
 use std::{error::Error, panic, process::ExitCode};
 
@@ -14,25 +14,25 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-pub use report::{Count, Ending, Report};
+pub use request_log::{Count, Outcome, RequestLog};
 
 use crate::config::{self, Env};
 
 /// Our own crates, whose debug lines are known to hold no secret.
 const OWN: [&str; 5] = ["shared", "signup", "verify", "session", "migrate"];
 
-/// Starts the log, at the levels of `RUST_LOG` (`warn`, or `shared=debug,warn`, …). By default that
-/// is `info`, less the notices of Postgres that `migrate` would pass on. If `RUST_LOG` cannot be
-/// read, the log starts with the default, so that the error can be told.
+/// Starts the log at the levels of `RUST_LOG` (`warn`, or `shared=debug,warn`, …). The default is
+/// `info`, without the Postgres notices that `migrate` would pass on. If `RUST_LOG` is invalid, the
+/// log starts with the default, so that the error can be logged.
 ///
-/// Other crates get no finer than `info` whatever `RUST_LOG` says: at `debug` and `trace` the
-/// runtime and the SDK print requests and answers, so codes and numbers.
+/// Other crates log at `info` or above whatever `RUST_LOG` says: at `debug` and `trace` the runtime
+/// and the SDK print requests and responses, and with them codes and numbers.
 pub fn init(env: &Env) -> Result<(), config::Error> {
     let (wanted, read) = match levels(env) {
         Ok(wanted) => (wanted, Ok(())),
         Err(error) => (default_levels(), Err(error)),
     };
-    // The runtime's span holds the request id, which belongs to the lines of every level.
+    // The runtime's span holds the request id, which lines of every level need.
     let wanted = wanted.or(filter_fn(|line| {
         line.is_span() && line.target().starts_with("lambda_runtime")
     }));
@@ -49,7 +49,7 @@ pub fn init(env: &Env) -> Result<(), config::Error> {
     tracing_subscriber::registry()
         .with(lines.with_filter(harmless))
         .init();
-    // Where, but not the message: that of a failed slice or parse quotes its input.
+    // The place, but not the message: that of a failed slice or parse quotes its input.
     panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
         tracing::error!(place, "panic");
@@ -68,8 +68,7 @@ fn levels(env: &Env) -> Result<Targets, config::Error> {
     let Some(text) = env.text(NAME) else {
         return Ok(default_levels());
     };
-    // A target without a level would mean all of its lines and none of any other: what a misspelt
-    // level would pass for.
+    // A misspelt level would read as a target without a level, which turns all others off.
     let is_level = |text: &str| !text.is_empty() && text.parse::<LevelFilter>().is_ok();
     let has_levels = text
         .split(',')
@@ -82,7 +81,7 @@ fn levels(env: &Env) -> Result<Targets, config::Error> {
     })
 }
 
-/// An error with all its sources, as one line.
+/// An error and all its sources in one line, separated by colons.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -94,9 +93,9 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// Logs why the process cannot go on, and the status it ends with.
-pub fn exit(error: &(dyn Error + 'static)) -> ExitCode {
-    tracing::error!(cause = chain(error), "cannot start");
+/// Logs the error that ends the process, under `message`, and returns the exit status.
+pub fn exit(message: &'static str, error: &(dyn Error + 'static)) -> ExitCode {
+    tracing::error!(cause = chain(error), "{message}");
     ExitCode::FAILURE
 }
 

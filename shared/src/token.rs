@@ -27,11 +27,11 @@ use crate::{
     random,
 };
 
-/// How long an access token is good.
+/// The lifetime of an access token.
 pub const LIFETIME: Duration = Duration::from_mins(15);
 
-/// How far the clocks of whoever signs and whoever verifies may be apart: a token is good from this
-/// much before its `nbf` until this much after its `exp`.
+/// The tolerated difference between the signer's and the verifier's clocks: a token is valid from this
+/// long before its `nbf` until this long after its `exp`.
 pub const LEEWAY: Duration = Duration::from_secs(30);
 
 /// The `typ` of an access token, RFC 9068 §2.1.
@@ -44,7 +44,7 @@ const ISSUER: &str = "TOKEN_ISSUER";
 const PRIVATE_KEY: &str = "TOKEN_PRIVATE_KEY";
 const PUBLIC_KEYS: &str = "TOKEN_PUBLIC_KEYS";
 
-/// Who issues the tokens, and for whom.
+/// The issuer of the tokens, and their audience.
 #[derive(Clone)]
 struct Parties {
     issuer: String,
@@ -63,7 +63,7 @@ enum SigningKey {
     Es256(EcdsaKeyPair),
 }
 
-/// Tells our access tokens from everything else.
+/// Verifies access tokens.
 pub struct Verifier {
     parties: Parties,
     keys: Vec<PublicKey>,
@@ -79,7 +79,7 @@ struct PublicKey {
 pub struct Subject<'a> {
     pub user_id: i64,
     pub session_id: &'a str,
-    /// When the session was opened, in seconds since 1970: a code was checked then.
+    /// The beginning of the session, when a code was checked, in seconds since 1970.
     pub auth_time: i64,
 }
 
@@ -90,7 +90,7 @@ pub struct Claims {
     session_id: String,
 }
 
-/// Why a token is not valid. The client is not told, the log is.
+/// An invalid token. The reason goes to the log, never to the client.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
     #[error("the token is not a signed JSON Web Token")]
@@ -113,8 +113,8 @@ pub enum Invalid {
     NotYetValid,
 }
 
-/// The JOSE header of our tokens. Whatever else a header holds, such as `jku` or `x5u`, is not read;
-/// `crit` would demand that it is, so a token with it is refused (RFC 7515 §4.1.11).
+/// The JOSE header of our tokens. Other members such as `jku` and `x5u` are ignored. `crit` forbids
+/// that, so a token with it is refused (RFC 7515 §4.1.11).
 #[derive(Serialize, Deserialize)]
 struct Header {
     alg: String,
@@ -142,7 +142,7 @@ struct Payload {
     amr: [&'static str; 2],
 }
 
-/// A public key as RFC 7517 writes it.
+/// A public key as JSON (RFC 7517).
 #[derive(Clone, Serialize)]
 struct Jwk {
     #[serde(flatten)]
@@ -153,7 +153,7 @@ struct Jwk {
     used_for: &'static str,
 }
 
-/// In this order they are the input of the thumbprint, RFC 7638 §3.2.
+/// The input of the thumbprint, in this order (RFC 7638 §3.2).
 #[derive(Clone, Serialize)]
 #[serde(untagged)]
 enum RequiredMembers {
@@ -170,15 +170,15 @@ enum RequiredMembers {
     },
 }
 
-/// What `/.well-known/jwks.json` answers: RFC 7517 §5.
+/// The body of `/.well-known/jwks.json` (RFC 7517 §5).
 #[derive(Serialize)]
 pub struct KeySet<'a> {
     keys: Vec<&'a Jwk>,
 }
 
-/// What `/.well-known/openid-configuration` answers: the required members of `OpenID`
-/// Connect Discovery 1.0 §3 and RFC 8414 §2 that are true of a service which offers no OAuth flow. Both are
-/// there for the sake of `issuer` and `jwks_uri`, by which verifiers find the keys.
+/// The body of `/.well-known/openid-configuration`: the required members of `OpenID` Connect
+/// Discovery 1.0 §3 and RFC 8414 §2, for a service without an OAuth flow. Verifiers find the keys by
+/// `issuer` and `jwks_uri`.
 #[derive(Serialize)]
 pub struct Metadata<'a> {
     issuer: &'a str,
@@ -186,12 +186,12 @@ pub struct Metadata<'a> {
     response_types_supported: [&'static str; 0],
     grant_types_supported: [&'static str; 0],
     subject_types_supported: [&'static str; 1],
-    /// What the access tokens are signed with: libraries take the algorithms to accept from here.
+    /// The access tokens' algorithms. Libraries accept those that stand here.
     id_token_signing_alg_values_supported: Vec<&'static str>,
 }
 
 impl Parties {
-    /// Reads `TOKEN_ISSUER`, a URL below which `/.well-known/*` is found, and `TOKEN_AUDIENCE`.
+    /// Reads `TOKEN_ISSUER`, the URL above `/.well-known/*`, and `TOKEN_AUDIENCE`.
     fn from_env(env: &Env) -> Result<Self, config::Error> {
         let issuer = env.required(ISSUER)?;
         let is_url = issuer.starts_with("https://") || issuer.starts_with("http://");
@@ -231,7 +231,7 @@ impl Signer {
         })
     }
 
-    /// An access token, good for [`LIFETIME`] from now.
+    /// A new access token, valid for [`LIFETIME`] from `now`.
     pub fn access_token(&self, subject: &Subject<'_>, now: SystemTime) -> String {
         let Jwk { kid, alg, .. } = &self.public.jwk;
         let header = Header {
@@ -288,8 +288,7 @@ impl SigningKey {
 }
 
 impl Verifier {
-    /// Takes the signer's own key, and reads `TOKEN_PUBLIC_KEYS`: keys in PEM, one after the other,
-    /// whose tokens are honoured too.
+    /// Trusts the signer's own key and `TOKEN_PUBLIC_KEYS`: more keys in PEM, one after the other.
     pub fn from_env(env: &Env, signer: &Signer) -> Result<Self, config::Error> {
         let mut keys = vec![signer.public.clone()];
         if let Some(text) = env.text(PUBLIC_KEYS) {
@@ -312,7 +311,7 @@ impl Verifier {
         })
     }
 
-    /// What the token says, if it is one of ours and good at this time.
+    /// The claims of a token that is ours and valid at `now`.
     pub fn verify(&self, token: &str, now: SystemTime) -> Result<Claims, Invalid> {
         let mut parts = token.split('.');
         let (Some(header), Some(payload), Some(signature), None) =
@@ -365,13 +364,14 @@ impl Verifier {
         })
     }
 
-    /// The keys, the one that signs first.
+    /// The public keys, the signing one first.
     pub fn key_set(&self) -> KeySet<'_> {
         KeySet {
             keys: self.keys.iter().map(|key| &key.jwk).collect(),
         }
     }
 
+    /// The metadata for `/.well-known/openid-configuration`.
     pub fn metadata(&self) -> Metadata<'_> {
         let mut algorithms: Vec<_> = self.keys.iter().map(|key| key.jwk.alg).collect();
         algorithms.sort_unstable();
@@ -393,7 +393,7 @@ impl Claims {
         self.user_id
     }
 
-    /// The `id` of the session, which may be over: ask [`crate::users::Users::of_session`].
+    /// The `id` of the session. It may be over, see [`crate::users::Users::of_session`].
     pub fn session_id(&self) -> &str {
         &self.session_id
     }

@@ -3,7 +3,7 @@
 use lambda_http::request::from_str;
 use serde_json::{Value, json};
 use session::Session;
-use shared::config::Env;
+use shared::{config::Env, lambda::Function as _};
 use signup::Signup;
 use verify::Verify;
 
@@ -142,7 +142,7 @@ pub fn event_from(address: &str, path: &str, body: &str) -> Value {
 impl Service {
     /// With the defaults of every setting.
     pub async fn start() -> Self {
-        Self::start_with(&[]).await
+        Box::pin(Self::start_with(&[])).await
     }
 
     /// With some settings of its own.
@@ -157,8 +157,8 @@ impl Service {
         settings.extend(own.iter().map(|&(name, value)| (name.into(), value.into())));
         let env: Env = settings.into_iter().collect();
         let signup = Signup::from_env(&env).await.unwrap();
-        let verify = Verify::from_env(&env).unwrap();
-        let session = Session::from_env(&env).unwrap();
+        let verify = Verify::from_env(&env).await.unwrap();
+        let session = Session::from_env(&env).await.unwrap();
         tokio::join!(signup.connect(), verify.connect(), session.connect());
         Self {
             database,
@@ -175,14 +175,19 @@ impl Service {
     pub async fn another_session(&self, own: &[(&str, &str)]) -> Session {
         let mut settings = settings(&self.database.url(), &self.redis_server.url());
         settings.extend(own.iter().map(|&(name, value)| (name.into(), value.into())));
-        let session = Session::from_env(&settings.into_iter().collect()).unwrap();
+        let session = Session::from_env(&settings.into_iter().collect())
+            .await
+            .unwrap();
         session.connect().await;
         session
     }
 
     /// Moves the service's clock from here on.
     pub fn set_clock_offset(&mut self, milliseconds: i64) {
-        self.signup.challenges.set_clock_offset(milliseconds);
+        self.signup
+            .delivery
+            .challenges
+            .set_clock_offset(milliseconds);
         self.verify.challenges.set_clock_offset(milliseconds);
     }
 

@@ -1,5 +1,6 @@
 //! The function `session` as a web server, for clients that speak HTTP.
 
+use shared::lambda::Function as _;
 use std::sync::Arc;
 
 use lambda_http::{Body, request::from_str};

@@ -5,6 +5,7 @@ use harness::{Answer, Service, fresh_phone, last_code_to, messages_to, wrong};
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::json;
 use shared::challenge::ChallengeId;
+use shared::lambda::Function as _;
 
 fn count(answers: &[Answer], status: u64, code: &str) -> usize {
     answers
@@ -33,7 +34,9 @@ async fn a_hundred_right_answers_over_ten_connections_register_one_user() {
     let mut functions = Vec::new();
     for _ in 0..10 {
         let env = harness::settings(&service.database.url(), &service.redis_server.url());
-        let verify = verify::Verify::from_env(&env.into_iter().collect()).unwrap();
+        let verify = verify::Verify::from_env(&env.into_iter().collect())
+            .await
+            .unwrap();
         verify.connect().await;
         functions.push(verify);
     }
@@ -218,7 +221,9 @@ async fn a_code_made_with_the_previous_pepper_still_works() {
     for (peppers, status) in [("n".repeat(32), 401), (rotated, 200)] {
         let mut env = harness::settings(&service.database.url(), &service.redis_server.url());
         env.push(("OTP_PEPPER".into(), peppers));
-        let verify = verify::Verify::from_env(&env.into_iter().collect()).unwrap();
+        let verify = verify::Verify::from_env(&env.into_iter().collect())
+            .await
+            .unwrap();
         let body = json!({"otp": code, "phone_number": phone}).to_string();
         let event = harness::event("POST", "/verify", &body).to_string();
         let request = lambda_http::request::from_str(&event).unwrap();

@@ -2,6 +2,7 @@
 
 use harness::{Answer, Service, fresh_phone, last_code_to, wrong};
 use serde_json::json;
+use shared::lambda::Function as _;
 
 use crate::limits::{assert_limited, neighbour};
 

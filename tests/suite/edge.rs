@@ -1,5 +1,6 @@
 //! Whatever arrives, the answer is one of the contract's, and the next event is served.
 
+use shared::lambda::Function as _;
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use harness::{

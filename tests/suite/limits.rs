@@ -7,6 +7,7 @@ use harness::{
     last_code_to, messages_to, random_number, wrong,
 };
 use serde_json::json;
+use shared::lambda::Function as _;
 
 const HERE: &str = "203.0.113.10";
 const HOUR: i64 = 3_600_000;
@@ -572,7 +573,7 @@ async fn after_refused_messages_the_newest_challenge_is_the_one_before_unless_an
 async fn revoke(service: &Service, phone: &str, id: &str) {
     use shared::{
         challenge::{ChallengeId, ClientAddress, CodeRequest, Purpose},
-        users::Name,
+        name::Name,
     };
     let request = CodeRequest {
         id: ChallengeId::parse(id).unwrap(),
@@ -583,7 +584,7 @@ async fn revoke(service: &Service, phone: &str, id: &str) {
         purpose: Purpose::SignUp(Name::parse("Ada").unwrap()),
     };
     let soon = tokio::time::Instant::now() + harness::PATIENCE;
-    let challenges = &service.signup.challenges;
+    let challenges = &service.signup.delivery.challenges;
     challenges.revoke(&request, soon).await.unwrap();
 }
 
@@ -596,7 +597,7 @@ fn parse(phone: &str) -> shared::phone::PhoneNumber {
 async fn a_challenge_that_is_issued_again_with_its_id_takes_nothing_twice() {
     use shared::{
         challenge::{ChallengeId, ClientAddress, CodeRequest, IssueOutcome, Purpose},
-        users::Name,
+        name::Name,
     };
     let service = Service::start_with(&[("LIMIT_PHONE", "1/30s")]).await;
     let number = parse(&fresh_phone());
@@ -608,7 +609,7 @@ async fn a_challenge_that_is_issued_again_with_its_id_takes_nothing_twice() {
         is_registered: false,
         purpose: Purpose::SignUp(Name::parse("Ada").unwrap()),
     };
-    let challenges = &service.signup.challenges;
+    let challenges = &service.signup.delivery.challenges;
     let soon = tokio::time::Instant::now() + harness::PATIENCE;
     for _ in 0..3 {
         let outcome = challenges.issue(&request, soon).await.unwrap();
@@ -634,7 +635,7 @@ async fn it_all_works_unchanged_on_a_cluster_of_three() {
         settings.push(("REDIS_CLUSTER".into(), "true".into()));
         let env: shared::config::Env = settings.into_iter().collect();
         let signup = signup::Signup::from_env(&env).await.unwrap();
-        let verify = verify::Verify::from_env(&env).unwrap();
+        let verify = verify::Verify::from_env(&env).await.unwrap();
         tokio::join!(signup.connect(), verify.connect());
         let post = |path: &str, body: &serde_json::Value| {
             let event = event_from(HERE, path, &body.to_string());

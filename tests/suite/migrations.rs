@@ -6,6 +6,7 @@ use migrate::Command;
 use serde_json::json;
 use session::Session;
 use shared::config::Env;
+use shared::lambda::Function as _;
 use signup::Signup;
 use tokio::process::Command as Process;
 use verify::Verify;
@@ -52,8 +53,8 @@ async fn a_user_with_the_grants_of_the_readme_serves_every_route() {
     let settings = harness::settings(&url, &service.redis_server.url());
     let env: Env = settings.into_iter().collect();
     service.signup = Signup::from_env(&env).await.unwrap();
-    service.verify = Verify::from_env(&env).unwrap();
-    service.session = Session::from_env(&env).unwrap();
+    service.verify = Verify::from_env(&env).await.unwrap();
+    service.session = Session::from_env(&env).await.unwrap();
     let phone = fresh_phone();
     let code = service.code_for(&phone).await;
     assert_eq!(service.verify(&phone, &code).await.status, 200);

@@ -1,6 +1,7 @@
 //! Stores that are down: the answer is a 503 in time, nothing is lost, and it works again by itself.
 
 use harness::{Answer, PATIENCE, Service, fresh_phone, messages_to, until};
+use shared::lambda::Function as _;
 
 pub fn assert_unavailable(answer: &Answer, text: &str) {
     assert_eq!(answer.failure(), (503, text, "unavailable"), "{answer:?}");

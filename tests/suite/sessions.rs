@@ -1,5 +1,6 @@
 //! Sessions: chains of refresh tokens under attack, under load and out of time.
 
+use shared::lambda::Function as _;
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;

@@ -1,5 +1,6 @@
 //! Access tokens: what gets in, and all that does not.
 
+use shared::lambda::Function as _;
 use std::{net::TcpListener, process::Stdio, time::SystemTime};
 
 use aws_lc_rs::hmac;

@@ -1,6 +1,7 @@
 //! What goes over the wire.
 
 use harness::{Answer, Database, PgBouncer, Proxy, Service, Tokens, fresh_phone, wrong};
+use shared::lambda::Function as _;
 
 #[tokio::test]
 async fn a_warm_request_is_one_round_trip_to_each_store() {
@@ -50,8 +51,8 @@ async fn it_works_through_pgbouncer_in_transaction_mode() {
     .into_iter()
     .collect();
     let signup = signup::Signup::from_env(&env).await.unwrap();
-    let verify = verify::Verify::from_env(&env).unwrap();
-    let session = session::Session::from_env(&env).unwrap();
+    let verify = verify::Verify::from_env(&env).await.unwrap();
+    let session = session::Session::from_env(&env).await.unwrap();
     tokio::join!(signup.connect(), verify.connect(), session.connect());
     for _ in 0..5 {
         let phone = fresh_phone();

@@ -1,14 +1,14 @@
-//! The database schema: applies the files of `migrations/`, takes them back, tells which are applied.
+//! The database schema: applies and reverts the files of `migrations/`, which are compiled in.
 //!
-//! The files are compiled in. Two runs at once wait for each other through an advisory lock.
+//! Concurrent runs wait for each other through an advisory lock.
 
 use std::{collections::HashSet, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use shared::{
-    aws::{IamError, IamLogin},
     config::{self, Env},
-    connect::DatabaseUrl,
+    iam::{IamError, IamLogin},
+    store::DatabaseUrl,
 };
 use sqlx::{
     Connection, PgConnection,
@@ -17,36 +17,37 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
-/// How long connecting may take.
-const CONNECTING: Duration = Duration::from_secs(10);
+/// The longest that connecting takes.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 
-/// What is asked for.
+/// A command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Command {
-    /// Apply whatever is not applied yet.
+    /// Apply all pending migrations.
     Up,
-    /// Take the newest applied migration back.
+    /// Revert the newest applied migration.
     Down,
     /// Change nothing.
     Status,
 }
 
-/// How the Lambda function is invoked: `{"command": "up"}`.
+/// The event of the Lambda function: `{"command": "up"}`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Event {
     pub command: Command,
 }
 
-/// Every known migration, in order, as it stands after the command.
+/// All migrations in order, after the command.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
     pub migrations: Vec<Migration>,
 }
 
+/// The state of one migration.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Migration {
     pub version: i64,
@@ -54,19 +55,20 @@ pub struct Migration {
     pub applied: bool,
 }
 
+/// A command that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the database does not answer")]
-    OutOfReach,
+    #[error("the database does not respond")]
+    TimedOut,
     #[error("cannot connect to the database")]
     Connect(#[source] sqlx::Error),
-    #[error("cannot sign in to the database")]
-    SignIn(#[from] IamError),
+    #[error("cannot log in to the database")]
+    LogIn(#[from] IamError),
     #[error("migration failed")]
     Migrate(#[from] MigrateError),
 }
 
-/// The word is not a command.
+/// Not a command.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the command must be up, down or status")]
 pub struct UnknownCommand;
@@ -84,15 +86,15 @@ impl FromStr for Command {
     }
 }
 
-/// Where the schema is.
+/// The database whose schema is migrated.
 pub struct Database {
     options: PgConnectOptions,
     iam: Option<IamLogin>,
 }
 
 impl Database {
-    /// Reads `DATABASE_URL` and `DATABASE_IAM`; TLS as [`DatabaseUrl`] says, against the certificates
-    /// of `SSL_CERT_FILE` if that is set.
+    /// Reads `DATABASE_URL`, see [`DatabaseUrl`], `DATABASE_IAM`, and `SSL_CERT_FILE`: the authorities to
+    /// verify against instead of the system's.
     pub fn from_env(env: &Env) -> Result<Self, config::Error> {
         let url = DatabaseUrl::from_env(env)?;
         let options = PgConnectOptions::from_str(&url.text).map_err(|_| {
@@ -109,15 +111,15 @@ impl Database {
         })
     }
 
-    /// Carries out one command.
+    /// Runs one command.
     pub async fn run(&self, command: Command) -> Result<Report, Error> {
         let mut options = self.options.clone();
         if let Some(iam) = &self.iam {
             options = options.password(&iam.password().await?);
         }
-        let connecting = timeout(CONNECTING, PgConnection::connect_with(&options)).await;
+        let connecting = timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options)).await;
         let mut connection = connecting
-            .map_err(|_| Error::OutOfReach)?
+            .map_err(|_| Error::TimedOut)?
             .map_err(Error::Connect)?;
         let report = match command {
             Command::Up => {
@@ -125,7 +127,7 @@ impl Database {
                 status(&mut connection).await
             }
             Command::Down => {
-                undo_newest(&mut connection).await?;
+                revert_newest(&mut connection).await?;
                 status(&mut connection).await
             }
             Command::Status => status(&mut connection).await,
@@ -136,9 +138,8 @@ impl Database {
     }
 }
 
-/// The lock is taken before it is decided which migration is the newest, so that two at once take
-/// back two.
-async fn undo_newest(connection: &mut PgConnection) -> Result<(), MigrateError> {
+/// Takes the lock before it looks for the newest migration, so that two concurrent calls revert two.
+async fn revert_newest(connection: &mut PgConnection) -> Result<(), MigrateError> {
     let mut unlocked = Migrator::with_migrations(MIGRATIONS.iter().cloned().collect());
     unlocked.set_locking(false);
     connection.lock().await?;

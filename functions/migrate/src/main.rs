@@ -1,4 +1,4 @@
-//! `migrate up|down|status`, on the command line or as the Lambda function `migrate`.
+//! `migrate up|down|status`: a command line, and the Lambda function `migrate`.
 
 use std::{env, process::ExitCode};
 
@@ -10,11 +10,11 @@ use shared::{config::Env, telemetry};
 async fn main() -> ExitCode {
     let env = Env::of_process();
     if let Err(error) = telemetry::init(&env) {
-        return telemetry::exit(&error);
+        return telemetry::exit("cannot start", &error);
     }
     let database = match Database::from_env(&env) {
         Ok(database) => database,
-        Err(error) => return telemetry::exit(&error),
+        Err(error) => return telemetry::exit("cannot start", &error),
     };
     // Lambda sets this variable for the function; nobody sets it in a shell.
     if env::var_os("AWS_LAMBDA_RUNTIME_API").is_some() {
@@ -27,18 +27,18 @@ async fn main() -> ExitCode {
 async fn serve(database: &Database) -> ExitCode {
     let handler = service_fn(async |event: LambdaEvent<Event>| {
         database.run(event.payload.command).await.map_err(|error| {
-            let whole = telemetry::chain(&error);
-            tracing::error!(cause = whole, "migration failed");
-            whole
+            let cause = telemetry::chain(&error);
+            tracing::error!(cause, "migration failed");
+            cause
         })
     });
     match lambda_runtime::run(handler).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => telemetry::exit(error.as_ref()),
+        Err(error) => telemetry::exit("the runtime failed", error.as_ref()),
     }
 }
 
-/// Prints what the command line asked for.
+/// Runs the command line's command and prints the migrations.
 #[expect(clippy::print_stdout, reason = "a report for a person")]
 async fn run(database: &Database) -> ExitCode {
     let mut words = env::args().skip(1);
@@ -48,7 +48,7 @@ async fn run(database: &Database) -> ExitCode {
     };
     let report = match command {
         Ok(command) => database.run(command).await,
-        Err(error) => return telemetry::exit(&error),
+        Err(error) => return telemetry::exit("cannot start", &error),
     };
     match report {
         Ok(report) => {
@@ -62,6 +62,6 @@ async fn run(database: &Database) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Err(error) => telemetry::exit(&error),
+        Err(error) => telemetry::exit("migration failed", &error),
     }
 }

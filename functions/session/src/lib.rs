@@ -1,31 +1,29 @@
-//! Everything after verification: tokens are refreshed and given back, `/me` answers who one is, and
-//! `/.well-known/*` publishes the keys.
+//! The routes of a session: refresh, logout, `/me`, and the public keys under `/.well-known/*`.
 
-use std::{convert::Infallible, sync::Arc, time::SystemTime};
+use std::{sync::Arc, time::SystemTime};
 
 use lambda_http::{
     Body, Request, Response,
     http::{Method, StatusCode},
-    service_fn,
-    tower::{Layer, ServiceExt},
 };
 use serde::{Deserialize, Serialize};
 use shared::{
-    api::{self, Authenticated, BadRequest, BearerLayer, Failure, Success, Unauthenticated},
+    api::{self, BadRequest, Failure, Success, Unauthenticated},
     config::{self, Deadlines, Env},
-    connect::{Postgres, StoreError},
+    lambda::Function,
     sessions::{Refresh, RefreshToken, Sessions, Tokens},
-    telemetry::{Count, Report},
+    store::{Postgres, StoreError},
+    telemetry::{Count, RequestLog},
     token::{Signer, Verifier},
     users::{User, Users},
 };
 
-/// What sessions need, opened once at start.
+/// The function `session`.
 pub struct Session {
     users: Users,
     sessions: Sessions,
     signer: Signer,
-    verifier: Arc<Verifier>,
+    verifier: Verifier,
     deadlines: Deadlines,
 }
 
@@ -53,17 +51,17 @@ struct Me {
     data: User,
 }
 
-/// The ways in which nothing is given.
+/// A request of a session that fails.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("unreadable request")]
     BadRequest(#[from] BadRequest),
     #[error("no refresh token")]
     MissingField,
-    /// No refresh token of ours, or of a session that is over.
+    /// Not a refresh token of ours, or its session is over.
     #[error("no such session")]
     InvalidToken,
-    #[error("an older refresh token came back, the session is over")]
+    #[error("an older refresh token was used, the session is over")]
     ReusedToken,
     #[error(transparent)]
     Unauthenticated(#[from] Unauthenticated),
@@ -71,49 +69,43 @@ enum Error {
     Store(#[from] StoreError),
 }
 
-impl Session {
-    pub fn from_env(env: &Env) -> Result<Self, config::Error> {
+impl Function for Session {
+    const SECRETS: &[&str] = &["OTP_PEPPER", "TOKEN_PRIVATE_KEY", "TOKEN_PUBLIC_KEYS"];
+
+    /// Reads what its parts read.
+    async fn from_env(env: &Env) -> Result<Self, config::Error> {
         let deadlines = Deadlines::from_env(env)?;
         let postgres = Arc::new(Postgres::from_env(env, deadlines.store)?);
         let signer = Signer::from_env(env)?;
         Ok(Self {
             users: Users::new(Arc::clone(&postgres)),
             sessions: Sessions::from_env(env, postgres)?,
-            verifier: Arc::new(Verifier::from_env(env, &signer)?),
+            verifier: Verifier::from_env(env, &signer)?,
             signer,
             deadlines,
         })
     }
 
-    /// Opens the connection ahead of the first request.
-    pub async fn connect(&self) {
+    async fn connect(&self) {
         self.users.connect().await;
     }
 
-    /// Closes what a server would miss.
-    pub async fn close(&self) {
-        self.users.close().await;
-    }
-
-    /// Answers one request. It never fails: what goes wrong is an answer too.
-    pub async fn handle(&self, request: Request) -> Response<Body> {
-        if (request.method(), api::path(&request)) == (&Method::GET, "/me") {
-            return self.handle_me(request).await;
-        }
-        api::answer(&request, async |report| {
+    async fn handle(&self, request: Request) -> Response<Body> {
+        api::respond(&request, async |log| {
             match (request.method(), api::path(&request)) {
                 (&Method::POST, "/token/refresh") => {
-                    Ok(self.refresh(&request, report.on("/token/refresh")).await?)
+                    Ok(self.refresh(&request, log.route("/token/refresh")).await?)
                 }
                 (&Method::POST, "/logout") => {
-                    Ok(self.log_out(&request, report.on("/logout")).await?)
+                    Ok(self.log_out(&request, log.route("/logout")).await?)
                 }
+                (&Method::GET, "/me") => Ok(self.me(&request, log.route("/me")).await?),
                 (&Method::GET, "/.well-known/jwks.json") => {
-                    report.on("/.well-known/jwks.json");
+                    log.route("/.well-known/jwks.json");
                     Ok(Success::new("published", &self.verifier.key_set()).cacheable())
                 }
                 (&Method::GET, "/.well-known/openid-configuration") => {
-                    report.on("/.well-known/openid-configuration");
+                    log.route("/.well-known/openid-configuration");
                     Ok(Success::new("published", &self.verifier.metadata()).cacheable())
                 }
                 (_, "/token/refresh" | "/logout") => Err(Failure::method_not_allowed("POST")),
@@ -126,24 +118,17 @@ impl Session {
         .await
     }
 
-    /// `GET /me`, behind a bearer token.
-    async fn handle_me(&self, request: Request) -> Response<Body> {
-        let bearer = BearerLayer::new(Arc::clone(&self.verifier), "/me");
-        let me = service_fn(async |request: Authenticated| {
-            let answer = api::answer(&request, async |report| {
-                Ok(self.me(&request, report.on("/me")).await?)
-            });
-            Ok::<_, Infallible>(answer.await)
-        });
-        let Ok(response) = bearer.layer(me).oneshot(request).await;
-        response
+    async fn close(&self) {
+        self.users.close().await;
     }
+}
 
-    async fn refresh(&self, request: &Request, report: &mut Report) -> Result<Success, Error> {
+impl Session {
+    async fn refresh(&self, request: &Request, log: &mut RequestLog) -> Result<Success, Error> {
         let deadline = api::deadline(request, self.deadlines.request);
         let token = RefreshToken::parse(&read_token(request)?).ok_or(Error::InvalidToken)?;
         let refresh = self.sessions.refresh(&token, deadline);
-        match report.postgres(refresh).await? {
+        match log.postgres(refresh).await? {
             Refresh::Refreshed {
                 user_id,
                 auth_time,
@@ -155,18 +140,18 @@ impl Session {
                 Ok(Success::new("refreshed", &Refreshed { success, tokens }))
             }
             Refresh::Reused => {
-                report.count(Count::ReusedToken);
+                log.count(Count::ReusedToken);
                 Err(Error::ReusedToken)
             }
             Refresh::Absent => Err(Error::InvalidToken),
         }
     }
 
-    async fn log_out(&self, request: &Request, report: &mut Report) -> Result<Success, Error> {
+    async fn log_out(&self, request: &Request, log: &mut RequestLog) -> Result<Success, Error> {
         let deadline = api::deadline(request, self.deadlines.request);
-        // What cannot be one of our tokens has no session to end.
+        // A text that is no token of ours has no session to end.
         if let Some(token) = RefreshToken::parse(&read_token(request)?) {
-            report.postgres(self.sessions.end(&token, deadline)).await?;
+            log.postgres(self.sessions.end(&token, deadline)).await?;
         }
         Ok(Success::new(
             "logged_out",
@@ -177,13 +162,13 @@ impl Session {
         ))
     }
 
-    async fn me(&self, request: &Authenticated, report: &mut Report) -> Result<Success, Error> {
+    async fn me(&self, request: &Request, log: &mut RequestLog) -> Result<Success, Error> {
         let deadline = api::deadline(request, self.deadlines.request);
-        let claims = request.claims();
+        let claims = api::authenticate(request, &self.verifier)?;
         let find = self
             .users
             .of_session(claims.user_id(), claims.session_id(), deadline);
-        let data = report
+        let data = log
             .postgres(find)
             .await?
             .ok_or(Unauthenticated::SessionOver)?;

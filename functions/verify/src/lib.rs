@@ -1,4 +1,4 @@
-//! `POST /verify`: the code comes back, and whoever has it is registered or logged in, with tokens.
+//! `POST /verify`: checks a submitted code, and registers or logs in whoever has it.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,38 +11,39 @@ use shared::{
     api::{self, BadRequest, Failure, Success},
     challenge::{ChallengeId, Check, Checker, Limited, Matched},
     config::{self, Deadlines, Env},
-    connect::{Postgres, Redis, StoreError},
     device::{DeviceId, Devices},
+    lambda::Function,
     otp::{Lengths, OtpCode},
     phone::{self, PhoneNumber},
-    sessions::{Lifetime, RefreshToken, Tokens},
-    telemetry::{Count, Report},
+    sessions::{RefreshToken, Tokens},
+    sign_in::{SignIn, SignIns, SignedIn},
+    store::{Postgres, Redis, StoreError},
+    telemetry::{Count, RequestLog},
     token::Signer,
-    users::{Entry, SignedIn, User, Users},
+    users::User,
 };
 
-/// What a verification needs, opened once at start.
+/// The function `verify`.
 pub struct Verify {
-    pub users: Users,
+    sign_ins: SignIns,
     pub challenges: Checker,
     signer: Signer,
     phones: phone::Parser,
     code_lengths: Lengths,
     devices: Devices,
-    session_lifetime: Lifetime,
     require_challenge_id: bool,
     deadlines: Deadlines,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct VerifyRequest {
+struct RequestBody {
     otp: String,
     phone_number: String,
     challenge_id: String,
 }
 
-/// A request that can be put to the stores.
+/// A well-formed request.
 struct Submission {
     phone: PhoneNumber,
     code: OtpCode,
@@ -50,8 +51,9 @@ struct Submission {
     challenge: Option<ChallengeId>,
 }
 
+/// The response to a right code.
 #[derive(Serialize)]
-struct Entered {
+struct SignedInBody {
     success: bool,
     message: &'static str,
     data: User,
@@ -59,7 +61,7 @@ struct Entered {
     device_token: String,
 }
 
-/// The ways in which nobody is registered or logged in.
+/// A verification that signs nobody in.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("unreadable request")]
@@ -70,7 +72,7 @@ enum Error {
     MissingChallengeId,
     #[error(transparent)]
     InvalidPhoneNumber(#[from] phone::Invalid),
-    /// The code is wrong; how many attempts are left is not known for a code that was not counted.
+    /// `remaining` is `None` for a code that was not counted.
     #[error("wrong code")]
     Mismatch { remaining: Option<u32> },
     #[error("nothing to verify")]
@@ -87,39 +89,34 @@ enum Error {
     Store(#[from] StoreError),
 }
 
-impl Verify {
-    pub fn from_env(env: &Env) -> Result<Self, config::Error> {
+impl Function for Verify {
+    const SECRETS: &[&str] = &["OTP_PEPPER", "TOKEN_PRIVATE_KEY"];
+
+    /// Reads `REQUIRE_CHALLENGE_ID` (default `false`), and what its parts read.
+    async fn from_env(env: &Env) -> Result<Self, config::Error> {
         let deadlines = Deadlines::from_env(env)?;
         let redis = Redis::from_env(env, deadlines.store)?;
         Ok(Self {
-            users: Users::new(Postgres::from_env(env, deadlines.store)?),
+            sign_ins: SignIns::from_env(env, Postgres::from_env(env, deadlines.store)?)?,
             challenges: Checker::from_env(env, redis)?,
             signer: Signer::from_env(env)?,
             phones: phone::Parser::from_env(env)?,
             code_lengths: Lengths::from_env(env)?,
             devices: Devices::from_env(env)?,
-            session_lifetime: Lifetime::from_env(env)?,
             require_challenge_id: env.flag("REQUIRE_CHALLENGE_ID", false)?,
             deadlines,
         })
     }
 
-    /// Opens the connections side by side, ahead of the first request.
-    pub async fn connect(&self) {
-        tokio::join!(self.users.connect(), self.challenges.connect());
+    async fn connect(&self) {
+        tokio::join!(self.sign_ins.connect(), self.challenges.connect());
     }
 
-    /// Closes what a server would miss.
-    pub async fn close(&self) {
-        self.users.close().await;
-    }
-
-    /// Answers one request. It never fails: what goes wrong is an answer too.
-    pub async fn handle(&self, request: Request) -> Response<Body> {
-        api::answer(&request, async |report| {
+    async fn handle(&self, request: Request) -> Response<Body> {
+        api::respond(&request, async |log| {
             match (request.method(), api::path(&request)) {
                 (&Method::POST, "/verify") => {
-                    Ok(self.verify(&request, report.on("/verify")).await?)
+                    Ok(self.verify(&request, log.route("/verify")).await?)
                 }
                 (_, "/verify") => Err(Failure::method_not_allowed("POST")),
                 _ => Err(Failure::not_found()),
@@ -128,42 +125,47 @@ impl Verify {
         .await
     }
 
-    async fn verify(&self, request: &Request, report: &mut Report) -> Result<Success, Error> {
+    async fn close(&self) {
+        self.sign_ins.close().await;
+    }
+}
+
+impl Verify {
+    async fn verify(&self, request: &Request, log: &mut RequestLog) -> Result<Success, Error> {
         let deadline = api::deadline(request, self.deadlines.request);
         let Submission {
             phone,
             code,
             challenge,
-        } = self.read(request, report)?;
+        } = self.read(request, log)?;
 
         let address = api::client_address(request);
         let check = self
             .challenges
             .check(&phone, &address, &code, challenge.as_ref(), deadline);
-        let matched = matched(report.redis(check).await?)?;
+        let matched = matched(log.redis(check).await?)?;
         if matched.is_first {
-            report.count(Count::CodeVerified);
+            log.count(Count::CodeVerified);
         }
         let refresh_token = RefreshToken::generate();
-        let lifetime = self.session_lifetime;
-        let enter = self
-            .users
-            .enter(&matched, &phone, &refresh_token, lifetime, deadline);
-        let (outcome, message, SignedIn { user, auth_time }) = match report.postgres(enter).await? {
-            Entry::Registered(signed_in) => {
+        let sign_in = self
+            .sign_ins
+            .sign_in(&matched, &phone, &refresh_token, deadline);
+        let (outcome, message, SignedIn { user, auth_time }) = match log.postgres(sign_in).await? {
+            SignIn::Registered(signed_in) => {
                 ("registered", "User registered successfully", signed_in)
             }
-            Entry::LoggedIn(signed_in) => ("logged_in", "User logged in successfully", signed_in),
-            Entry::ChallengeUsed => return Err(Error::Expired),
-            Entry::UserGone => return Err(Error::UserNotFound),
-            Entry::PhoneTaken => return Err(Error::UserExists),
+            SignIn::LoggedIn(signed_in) => ("logged_in", "User logged in successfully", signed_in),
+            SignIn::ChallengeUsed => return Err(Error::Expired),
+            SignIn::UserNotFound => return Err(Error::UserNotFound),
+            SignIn::PhoneTaken => return Err(Error::UserExists),
         };
-        // A device that is known already keeps its id, and with it its limit.
+        // A known device keeps its id, and with it its limit.
         let device = matched.device.unwrap_or_else(DeviceId::generate);
         let now = SystemTime::now();
         Ok(Success::new(
             outcome,
-            &Entered {
+            &SignedInBody {
                 success: true,
                 message,
                 tokens: Tokens::new(&self.signer, user.id, auth_time, &refresh_token, now),
@@ -173,19 +175,20 @@ impl Verify {
         ))
     }
 
-    fn read(&self, request: &Request, report: &mut Report) -> Result<Submission, Error> {
-        let fields: VerifyRequest = api::read_json(request)?;
-        if fields.otp.is_empty() || fields.phone_number.is_empty() {
+    /// Reads a request. A text that cannot be a code is a wrong code, without asking Redis.
+    fn read(&self, request: &Request, log: &mut RequestLog) -> Result<Submission, Error> {
+        let body: RequestBody = api::read_json(request)?;
+        if body.otp.is_empty() || body.phone_number.is_empty() {
             return Err(Error::MissingField);
         }
-        if self.require_challenge_id && fields.challenge_id.is_empty() {
+        if self.require_challenge_id && body.challenge_id.is_empty() {
             return Err(Error::MissingChallengeId);
         }
-        let phone = self.phones.parse(&fields.phone_number)?;
-        report.about(&phone);
-        let code = OtpCode::parse(&fields.otp, self.code_lengths)
+        let phone = self.phones.parse(&body.phone_number)?;
+        log.phone(&phone);
+        let code = OtpCode::parse(&body.otp, self.code_lengths)
             .ok_or(Error::Mismatch { remaining: None })?;
-        let challenge = match fields.challenge_id.as_str() {
+        let challenge = match body.challenge_id.as_str() {
             "" => None,
             text => Some(ChallengeId::parse(text).ok_or(Error::Expired)?),
         };
@@ -197,6 +200,7 @@ impl Verify {
     }
 }
 
+/// The matched challenge, or the error for any other check.
 fn matched(check: Check) -> Result<Matched, Error> {
     match check {
         Check::Matched(matched) => Ok(matched),

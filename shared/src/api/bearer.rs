@@ -1,10 +1,11 @@
-//! Routes behind a bearer token (RFC 6750), as a tower layer.
+//! Routes behind a bearer token (RFC 6750).
 //!
-//! A service below the layer takes [`Authenticated`], which only the layer makes: a route without
-//! the layer has no claims to read, and one that reads them cannot be reached without it.
+//! Our own routes call [`authenticate`]. Other services of a workspace use [`BearerLayer`]: a service
+//! below it takes [`Authenticated`], which only the layer makes. Either way a handler gets [`Claims`]
+//! from a valid token and from nowhere else.
 //!
 //! ```compile_fail,E0451
-//! // A handler cannot make up who is asking.
+//! // A handler cannot invent claims.
 //! let claims = shared::token::Claims { user_id: 1 };
 //! ```
 
@@ -19,15 +20,15 @@ use std::{
 use futures_util::future::Either;
 use lambda_http::{
     Body, Request, Response,
-    http::{HeaderMap, StatusCode, header::AUTHORIZATION},
+    http::{StatusCode, header::AUTHORIZATION},
     tower::{Layer, Service},
 };
 
 use super::{Failure, refuse};
 use crate::token::{self, Claims, Verifier};
 
-/// Lets requests with a valid access token through, and answers the others itself. It asks no store:
-/// the handler finds out whether the session is alive, in the statement that it sends anyway.
+/// A tower layer that passes requests with a valid access token, and refuses all others. It asks no
+/// store, so the token's session may be over.
 #[derive(Clone)]
 pub struct BearerLayer {
     verifier: Arc<Verifier>,
@@ -47,19 +48,19 @@ pub struct Authenticated {
     claims: Claims,
 }
 
-/// Why nobody is signed in.
+/// A request without a valid access token.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unauthenticated {
     #[error("no bearer token")]
     Missing,
     #[error(transparent)]
     Invalid(#[from] token::Invalid),
-    /// The token is good, and its session was ended or has expired, or its user is gone.
+    /// The token is valid, but its session was ended or has expired, or its user was deleted.
     #[error("the token's session is over")]
     SessionOver,
 }
 
-/// What `WWW-Authenticate` asks for.
+/// The challenge in `WWW-Authenticate`.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Challenge {
     TokenMissing,
@@ -67,7 +68,7 @@ pub(super) enum Challenge {
 }
 
 impl BearerLayer {
-    /// `route` is the one that is protected, for the log.
+    /// `route` is the protected route, for the log.
     pub fn new(verifier: Arc<Verifier>, route: &'static str) -> Self {
         Self { verifier, route }
     }
@@ -98,7 +99,7 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         let BearerLayer { verifier, route } = &self.layer;
-        match authenticate(verifier, request.headers()) {
+        match authenticate(&request, verifier) {
             Ok(claims) => Either::Left(self.inner.call(Authenticated { request, claims })),
             Err(refusal) => Either::Right(ready(Ok(refuse(&request, route, refusal.into())))),
         }
@@ -106,6 +107,7 @@ where
 }
 
 impl Authenticated {
+    /// The claims of the request's token.
     pub fn claims(&self) -> &Claims {
         &self.claims
     }
@@ -119,8 +121,11 @@ impl Deref for Authenticated {
     }
 }
 
-fn authenticate(verifier: &Verifier, headers: &HeaderMap) -> Result<Claims, Unauthenticated> {
-    let token = headers
+/// The claims of the request's access token. No store is asked: a handler finds out if the session is
+/// alive in the statement that it sends anyway.
+pub fn authenticate(request: &Request, verifier: &Verifier) -> Result<Claims, Unauthenticated> {
+    let token = request
+        .headers()
         .get(AUTHORIZATION)
         .and_then(|value| value.to_str().ok()?.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Bearer"))
@@ -149,7 +154,7 @@ impl From<Unauthenticated> for Failure {
 }
 
 impl Challenge {
-    /// RFC 6750 §3.1: a request without a token is told no error.
+    /// A request without a token gets no error code (RFC 6750 §3.1).
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::TokenMissing => r#"Bearer realm="otp-auth""#,

@@ -13,10 +13,10 @@ use super::{
 };
 use crate::{
     config::{self, Env},
-    connect::{Redis, StoreError},
     device::DeviceId,
     otp::OtpCode,
     phone::PhoneNumber,
+    store::{Redis, StoreError},
 };
 
 /// Checks submitted codes.

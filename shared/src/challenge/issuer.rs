@@ -8,16 +8,16 @@ use tokio::time::Instant;
 
 use super::{
     ChallengeId, Limited, LimitedReply, Purpose, Store, challenge_key, latest_key,
-    limits::{AppliedLimit, AppliedMisses, ClientAddress, Kind, Misses, SendLimits, Trust},
+    limits::{AppliedLimit, AppliedMisses, ClientAddress, Misses, SendLimits, Trust},
     range_key, unanswered_key,
 };
 use crate::{
     config::{self, Env},
-    connect::{Redis, StoreError},
     device::DeviceId,
+    name::Name,
     otp::{Lengths, OtpCode},
     phone::PhoneNumber,
-    users::Name,
+    store::{Redis, StoreError},
 };
 
 /// Issues challenges.
@@ -51,7 +51,7 @@ pub enum IssueOutcome {
     Issued {
         code: OtpCode,
         /// The buckets of wrong codes that are full, for which the code is longer if it can be.
-        full_misses: Vec<Kind>,
+        full_misses: Vec<FullMisses>,
     },
     /// No code may be sent, but the phone's newest, which somebody else asked for, is good for this
     /// challenge too.
@@ -63,6 +63,16 @@ pub enum IssueOutcome {
         retry_after: Duration,
     },
     Limited(Limited),
+}
+
+/// A full bucket of misses: too many wrong codes, so new codes are longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FullMisses {
+    /// Of the phone.
+    Phone,
+    /// Of the whole service.
+    Total,
 }
 
 #[derive(Serialize)]
@@ -109,13 +119,6 @@ enum IssueReply {
     },
     Limited(LimitedReply),
     Revoked,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum FullMisses {
-    Phone,
-    Total,
 }
 
 #[derive(Serialize)]
@@ -236,7 +239,7 @@ impl Issuer {
                 full_misses,
             } => Ok(IssueOutcome::Issued {
                 code: code.prefix(length),
-                full_misses: full_misses.into_iter().map(Kind::from).collect(),
+                full_misses,
             }),
             IssueReply::Shared {
                 length,
@@ -314,15 +317,6 @@ impl Issuer {
         {
             ProbeReply::Taken => Ok(None),
             ProbeReply::Limited(limited) => Ok(Some(limited.into())),
-        }
-    }
-}
-
-impl From<FullMisses> for Kind {
-    fn from(bucket: FullMisses) -> Self {
-        match bucket {
-            FullMisses::Phone => Self::MissesPhone,
-            FullMisses::Total => Self::MissesTotal,
         }
     }
 }

@@ -3,7 +3,7 @@
 use rand::{RngExt, rngs::ChaCha8Rng};
 use shared::{
     config::Env,
-    phone::{Parser, Served},
+    phone::{Parser, SendPolicy},
 };
 
 /// A country that the service sends to.
@@ -87,10 +87,10 @@ pub fn range_of(phone: &str) -> &str {
     &phone[..phone.len() - 3]
 }
 
-/// Draws numbers that libphonenumber holds for valid ones of the country, and that are served.
+/// Draws numbers that libphonenumber holds for valid ones of the country, and that the send policy allows.
 pub struct Numbers {
     parser: Parser,
-    served: Served,
+    send_policy: SendPolicy,
 }
 
 impl Numbers {
@@ -99,7 +99,7 @@ impl Numbers {
         let env = Env::from([("ALLOWED_COUNTRIES", regions.as_str())]);
         Self {
             parser: Parser::from_env(&env).unwrap(),
-            served: Served::from_env(&env).unwrap(),
+            send_policy: SendPolicy::from_env(&env).unwrap(),
         }
     }
 
@@ -167,7 +167,7 @@ impl Numbers {
     fn is_valid(&self, country: &Country, text: &str) -> bool {
         let phone = self.parser.parse(text);
         phone.is_ok_and(|phone| {
-            self.served.check(&phone).is_ok()
+            self.send_policy.check(&phone).is_ok()
                 && phone.country() == country.region
                 && phone.as_e164() == text
         })

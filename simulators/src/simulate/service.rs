@@ -13,7 +13,7 @@ use harness::{
 };
 use lambda_http::{Body, Request, Response, request::from_str};
 use serde_json::{Value, json};
-use shared::config::Env;
+use shared::{config::Env, lambda::Function as _};
 use signup::Signup;
 use tracing::{Event, Subscriber, field, level_filters::LevelFilter};
 use tracing_subscriber::{
@@ -130,7 +130,7 @@ impl Service {
         let rejecting: Env = settings.into_iter().collect();
         let this = Self {
             signup: Signup::from_env(&env).await.unwrap(),
-            verify: Verify::from_env(&env).unwrap(),
+            verify: Verify::from_env(&env).await.unwrap(),
             rejecting: Signup::from_env(&rejecting).await.unwrap(),
             provider,
             codes,
@@ -148,14 +148,17 @@ impl Service {
 
     /// `POST /signup` or `POST /login`.
     pub async fn ask(&mut self, at: Duration, ask: Ask<'_>) -> Asked {
-        self.signup.challenges.set_clock_offset(offset(at));
+        self.signup.delivery.challenges.set_clock_offset(offset(at));
         let response = self.signup.handle(ask.request()).await;
         self.read_asked(&response, ask.phone)
     }
 
     /// The same, where the provider rejects the number.
     pub async fn ask_rejected(&mut self, at: Duration, ask: Ask<'_>) -> Asked {
-        self.rejecting.challenges.set_clock_offset(offset(at));
+        self.rejecting
+            .delivery
+            .challenges
+            .set_clock_offset(offset(at));
         let response = self.rejecting.handle(ask.request()).await;
         self.read_asked(&response, ask.phone)
     }

@@ -1,5 +1,6 @@
 //! Connections that break at each step, and servers that refuse.
 
+use shared::lambda::Function as _;
 use std::time::Duration;
 
 use harness::{Behaviour, Fault, Provider, RedisServer, Service, fresh_phone, until, wrong};

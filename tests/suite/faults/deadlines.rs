@@ -1,5 +1,6 @@
 //! Answers come in time, and nothing works on after them.
 
+use shared::lambda::Function as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use harness::{

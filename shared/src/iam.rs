@@ -1,10 +1,8 @@
-//! What a function takes from its AWS account beside SNS: secrets, once at start, and passwords for
-//! its stores that are good for a quarter of an hour.
+//! IAM logins to Postgres and Redis: short-lived passwords instead of stored ones.
 //!
-//! Nothing of it is asked for unless `SECRET_ARN`, `DATABASE_IAM` or `REDIS_IAM` is set.
+//! Nothing here runs unless `DATABASE_IAM` or `REDIS_IAM` is set.
 
 use std::{
-    collections::HashMap,
     error::Error,
     time::{Duration, SystemTime},
 };
@@ -14,60 +12,23 @@ use aws_credential_types::{
     Credentials,
     provider::{ProvideCredentials, error::CredentialsError},
 };
-use aws_sdk_secretsmanager::config::timeout::TimeoutConfig;
 use aws_sigv4::{
     http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign},
     sign::v4,
 };
 use url::Url;
 
-use crate::{
-    config::{self, Env},
-    telemetry,
-};
+use crate::config::{self, Env};
 
-/// How long reading the secret may take, all tries included. Lambda gives a start ten seconds.
-const READING: Duration = Duration::from_secs(6);
-
-/// The environment with `names` from the secret: with `SECRET_ARN`, they are the members of that name
-/// of the secret in AWS Secrets Manager, a JSON object of texts, and what the environment says of them
-/// does not count. A function names what it uses and keeps nothing else.
-pub async fn with_secret(env: Env, names: &[&str]) -> Result<Env, config::Error> {
-    const NAME: &str = "SECRET_ARN";
-    let Some(arn) = env.text(NAME) else {
-        return Ok(env);
-    };
-    let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
-    let timeouts = TimeoutConfig::builder().operation_timeout(READING).build();
-    let config = aws_sdk_secretsmanager::config::Builder::from(&aws)
-        .timeout_config(timeouts)
-        .build();
-    let request = aws_sdk_secretsmanager::Client::from_conf(config).get_secret_value();
-    let answer = Box::pin(request.secret_id(arn).send())
-        .await
-        .map_err(|error| {
-            let cause = telemetry::chain(&error);
-            config::Error::invalid(NAME, format!("names a secret that cannot be read: {cause}"))
-        })?;
-    // serde's errors would quote the secret.
-    let secret: Option<HashMap<String, String>> = answer
-        .secret_string()
-        .and_then(|text| serde_json::from_str(text).ok());
-    let secret = secret.ok_or_else(|| {
-        config::Error::invalid(NAME, "names a secret that is not a JSON object of texts")
-    })?;
-    Ok(env.with(names.iter().map(|&name| (name, secret.get(name)))))
-}
-
-/// Signs in to a store by IAM. The password is a signed request that the store shows to AWS.
+/// An IAM login to a store. Its password is a signed request, which the store passes on to AWS.
 pub struct IamLogin {
-    /// What the signed request asks for.
+    /// The request that is signed.
     request: Url,
     service: &'static str,
     region: String,
 }
 
-/// Why there is no password.
+/// No password could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum IamError {
     #[error("no AWS credentials")]
@@ -77,10 +38,10 @@ pub enum IamError {
 }
 
 impl IamLogin {
-    /// What AWS allows. A connection may last longer than the password that it was opened with.
+    /// The longest that AWS allows. A connection may outlive the password that opened it.
     const VALIDITY: Duration = Duration::from_mins(15);
 
-    /// For a database user of RDS or Aurora that has the role `rds_iam`. Reads `AWS_REGION`, which
+    /// A login for a user of RDS or Aurora that has the role `rds_iam`. Reads `AWS_REGION`, which
     /// Lambda sets.
     pub fn to_postgres(
         env: &Env,
@@ -98,8 +59,8 @@ impl IamLogin {
         })
     }
 
-    /// For a user of `ElastiCache` that authenticates by IAM. The cache's name is read from the host,
-    /// so this has to be the endpoint as AWS names it. Reads `AWS_REGION`.
+    /// A login for a user of `ElastiCache` that authenticates by IAM. The host must be the endpoint as
+    /// AWS names it, because the cache's name is read from it. Reads `AWS_REGION`.
     pub fn to_redis(env: &Env, host: &str, user: &str) -> Result<Self, config::Error> {
         let (cache, is_serverless) = cache_of(host);
         let mut parameters = vec![("Action", "connect"), ("User", user)];
@@ -115,7 +76,7 @@ impl IamLogin {
         })
     }
 
-    /// A password for one connection.
+    /// A password that opens connections for 15 minutes.
     pub async fn password(&self) -> Result<String, IamError> {
         let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
         let provider = aws
@@ -126,7 +87,7 @@ impl IamLogin {
             .map_err(IamError::Signing)
     }
 
-    /// Signs the request as AWS Signature Version 4 puts signatures into the query.
+    /// Signs the request in its query (AWS Signature Version 4).
     fn sign(
         &self,
         credentials: Credentials,
@@ -154,8 +115,8 @@ impl IamLogin {
     }
 }
 
-/// The name of the cache that an endpoint belongs to, and whether it is a serverless one:
-/// `NAME-SUFFIX.serverless.…`, and `master.NAME.…`, `replica.NAME.…` or `clustercfg.NAME.…`.
+/// The name in a cache's endpoint, and `true` for a serverless cache. Endpoints are
+/// `NAME-SUFFIX.serverless.…`, `master.NAME.…`, `replica.NAME.…` and `clustercfg.NAME.…`.
 fn cache_of(host: &str) -> (&str, bool) {
     let mut labels = host.split('.');
     let (first, second) = (labels.next().unwrap_or_default(), labels.next());
@@ -190,7 +151,7 @@ mod tests {
         Env::from([("AWS_REGION", "eu-west-1")])
     }
 
-    /// The parameters of a query have no order.
+    /// Compares two queries whose parameters may have any order.
     fn assert_same(password: &str, expected: &str) {
         let sorted = |text: &str| {
             let mut parts: Vec<String> = text.split(['?', '&']).map(str::to_owned).collect();

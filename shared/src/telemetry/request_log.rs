@@ -1,8 +1,8 @@
-//! What is told about one request: the one line that is its log entry and its metrics.
+//! The one line of each request: its log entry and its metrics.
 //!
-//! The line is in CloudWatch's embedded metric format, so counting costs no call and no work after
-//! the answer. It is written whatever `RUST_LOG` says, because a quiet log must not stop the
-//! metrics. Nothing that a client sent is part of it as it was sent.
+//! The line is in CloudWatch's embedded metric format, so metrics need no call and no work after
+//! the response. It is written whatever `RUST_LOG` says: a quiet log must not stop the metrics. It
+//! never holds a client's text as it was sent.
 
 use std::{
     collections::BTreeMap,
@@ -21,10 +21,10 @@ use tracing_subscriber::fmt::{
 
 use crate::phone::PhoneNumber;
 
-/// Collects what is known of a request until it is answered. Handlers tell it; `api::answer` makes
-/// it and writes it.
+/// The log line of one request, collected until its response. Handlers fill it in; `api::respond`
+/// creates it and writes it.
 #[derive(Debug)]
-pub struct Report {
+pub struct RequestLog {
     begun: Instant,
     request_id: Option<String>,
     function: String,
@@ -37,37 +37,38 @@ pub struct Report {
     counts: Vec<Count>,
 }
 
-/// What is counted beside the request itself, each by country.
+/// An event that is counted by country.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
-    /// A code was sent, or perhaps sent.
+    /// A code was sent, or the provider did not say.
     CodeSent,
     /// The provider did not say whether it sent the code.
     UnknownSend,
-    /// A challenge was matched for the first time: its code has come back.
+    /// The first right code for a challenge.
     CodeVerified,
-    /// A code was issued while its phone had too many wrong codes: it is longer if it can be.
+    /// A code was issued while its phone's bucket of misses was full, so a longer one if there is
+    /// one.
     PhoneMissesFull,
-    /// The same for the whole service.
+    /// A code was issued while the service's bucket of misses was full.
     TotalMissesFull,
-    /// A refresh token came back after its successor was used: it, or its successor, was stolen.
+    /// A refresh token was used after its successor: one of the two was stolen.
     ReusedToken,
 }
 
-/// How a request ended.
+/// The outcome of a request.
 #[derive(Debug)]
-pub struct Ending<'a> {
+pub struct Outcome<'a> {
     pub status: u16,
-    /// A stable word: what was done, or the `code` of the failure.
-    pub outcome: &'static str,
-    /// The limit that was in the way.
+    /// A stable word: `sent`, `registered`, …, or the `code` of the failure.
+    pub word: &'static str,
+    /// The limit that refused the request.
     pub limit: Option<&'static str>,
-    /// Why it failed, if the fault is not the client's: the error with all its sources.
+    /// The error with all its sources, unless the client made the mistake.
     pub cause: Option<&'a str>,
 }
 
-impl Report {
-    /// Begins with what Lambda says of the invocation; outside of Lambda there is nobody to say it.
+impl RequestLog {
+    /// Starts the clock. `invocation` is missing outside Lambda.
     pub fn begin(invocation: Option<&Context>) -> Self {
         Self {
             begun: Instant::now(),
@@ -86,50 +87,51 @@ impl Report {
         }
     }
 
-    /// The route that the request is for. Never the path itself, which is the client's to choose.
-    pub fn on(&mut self, route: &'static str) -> &mut Self {
+    /// Sets the route. Never the path itself: the client chooses that.
+    pub fn route(&mut self, route: &'static str) -> &mut Self {
         self.route = Some(route);
         self
     }
 
-    /// The phone that the request is about.
-    pub fn about(&mut self, phone: &PhoneNumber) {
+    /// Sets the phone, masked, and its country.
+    pub fn phone(&mut self, phone: &PhoneNumber) {
         self.phone = Some(phone.masked());
         self.country = Some(phone.country().to_owned());
     }
 
+    /// Counts one event.
     pub fn count(&mut self, count: Count) {
         self.counts.push(count);
     }
 
-    /// Takes the time of an operation of Postgres.
+    /// Measures an operation of Postgres.
     pub async fn postgres<T>(&mut self, operation: impl Future<Output = T>) -> T {
         timed(&mut self.postgres, operation).await
     }
 
-    /// Takes the time of an operation of Redis.
+    /// Measures an operation of Redis.
     pub async fn redis<T>(&mut self, operation: impl Future<Output = T>) -> T {
         timed(&mut self.redis, operation).await
     }
 
-    /// Takes the time of the SMS provider.
+    /// Measures a call to the SMS provider.
     pub async fn provider<T>(&mut self, operation: impl Future<Output = T>) -> T {
         timed(&mut self.provider, operation).await
     }
 
     /// Writes the line.
-    pub fn write(&self, ending: &Ending<'_>) {
-        let mut line = self.line(ending);
+    pub fn write(&self, outcome: &Outcome<'_>) {
+        let mut line = self.line(outcome);
         line.push('\n');
-        // In one piece. If nobody reads it, there is nobody to tell that.
+        // One write, so that lines do not mix. A failed write has nowhere to be reported.
         let _unread = io::stdout().lock().write_all(line.as_bytes());
     }
 
-    fn line(&self, ending: &Ending<'_>) -> String {
-        let metrics = self.metrics(ending);
+    fn line(&self, outcome: &Outcome<'_>) -> String {
+        let metrics = self.metrics(outcome);
         let line = Line {
             timestamp: now_as_text(),
-            level: if ending.status >= 500 {
+            level: if outcome.status >= 500 {
                 "ERROR"
             } else {
                 "INFO"
@@ -141,23 +143,23 @@ impl Report {
                 .map(|request_id| Span { request_id }),
             function: &self.function,
             route: self.route,
-            outcome: ending.outcome,
-            status: ending.status,
-            kind: ending.limit,
+            outcome: outcome.word,
+            status: outcome.status,
+            kind: outcome.limit,
             country: self.country.as_deref(),
             phone: self.phone.as_deref(),
-            cause: ending.cause,
+            cause: outcome.cause,
             aws: Metadata {
                 timestamp: now_as_number(),
                 directives: Directive::all(&metrics, self.country.is_some()),
             },
             values: metrics.into_iter().map(|m| (m.name, m.value)).collect(),
         };
-        // Texts and numbers always have a JSON form.
+        // Texts and numbers always serialize.
         serde_json::to_string(&line).unwrap_or_default()
     }
 
-    fn metrics(&self, ending: &Ending<'_>) -> Vec<Metric> {
+    fn metrics(&self, outcome: &Outcome<'_>) -> Vec<Metric> {
         let mut metrics = vec![
             Metric::count("requests", Some("outcome")),
             Metric::time("latency_ms", self.begun.elapsed()),
@@ -173,7 +175,7 @@ impl Report {
         for count in &self.counts {
             metrics.push(Metric::count(count.name(), Some("country")));
         }
-        if ending.limit.is_some() {
+        if outcome.limit.is_some() {
             metrics.push(Metric::count("limit_hits", Some("kind")));
         }
         metrics
@@ -200,7 +202,7 @@ async fn timed<T>(spent: &mut Option<Duration>, operation: impl Future<Output = 
     done
 }
 
-/// A number of the line that CloudWatch keeps, and the member by which it also keeps it apart.
+/// A metric in the line, and the member of the line that is its dimension besides the function.
 struct Metric {
     name: &'static str,
     value: Value,
@@ -218,7 +220,7 @@ impl Metric {
         }
     }
 
-    /// In milliseconds, to the microsecond.
+    /// In milliseconds, rounded to the microsecond.
     fn time(name: &'static str, time: Duration) -> Self {
         Self {
             name,
@@ -255,14 +257,14 @@ struct Line<'a> {
     aws: Metadata,
 }
 
-/// The request id stands where the runtime's span puts it in every other line of the request.
+/// The request id, at the place where the runtime's span has it in every other line.
 #[derive(Serialize)]
 struct Span<'a> {
     #[serde(rename = "requestId")]
     request_id: &'a str,
 }
 
-/// What makes the line a metric: CloudWatch's "Embedded metric format specification".
+/// The metrics' definitions: CloudWatch, "Embedded metric format specification".
 #[derive(Serialize)]
 struct Metadata {
     /// Milliseconds since 1970.
@@ -288,39 +290,41 @@ struct Definition {
 }
 
 impl Directive {
-    /// Every metric is kept by function; those that have a finer cut, by that too.
+    /// Every metric has the dimension `function`; some have a second set of dimensions.
     fn all(metrics: &[Metric], country_is_known: bool) -> Vec<Self> {
-        let cuts = [None, Some("outcome"), Some("country"), Some("kind")];
+        let second = [None, Some("outcome"), Some("country"), Some("kind")];
         let directive = |by: Option<&'static str>| {
             let mut dimensions = vec![vec!["function"]];
             dimensions.extend(
                 by.filter(|&member| member != "country" || country_is_known)
                     .map(|member| vec!["function", member]),
             );
-            let of_this_cut = metrics.iter().filter(|metric| metric.by == by);
+            let of_this_dimension = metrics.iter().filter(|metric| metric.by == by);
             Self {
                 namespace: "OtpAuth",
                 dimensions,
-                metrics: of_this_cut
+                metrics: of_this_dimension
                     .map(|&Metric { name, unit, .. }| Definition { name, unit })
                     .collect(),
             }
         };
-        cuts.into_iter()
+        second
+            .into_iter()
             .map(directive)
             .filter(|directive| !directive.metrics.is_empty())
             .collect()
     }
 }
 
-/// As the other lines write it.
+/// RFC 3339, as in the other lines.
 fn now_as_text() -> String {
     let mut text = String::new();
-    // Writing to a text does not fail.
+    // Writing to a string does not fail.
     let _written = Rfc3339.format_time(&mut Writer::new(&mut text));
     text
 }
 
+/// Milliseconds since 1970.
 fn now_as_number() -> u64 {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
     let milliseconds = since_1970.unwrap_or_default().as_millis();

@@ -15,17 +15,17 @@ use tokio::{
 
 use super::{LastUse, SMALL_SHARE, StoreError, is_loopback};
 use crate::{
-    aws::IamLogin,
     config::{self, Env},
+    iam::IamLogin,
     telemetry,
 };
 
 const REDIS: &str = "Redis";
 
-/// Longer than any deadline of ours, for a client that cannot do without a timeout.
+/// Longer than any of our deadlines, for a client that needs some timeout.
 const UNBOUNDED: Duration = Duration::from_mins(10);
 
-/// The one connection to Redis, or to a cluster of it.
+/// The one connection to Redis, or to a cluster.
 pub struct Redis {
     server: ConnectionInfo,
     is_cluster: bool,
@@ -42,14 +42,14 @@ enum RedisConnection {
 }
 
 impl Redis {
-    /// Reads `REDIS_URL`, `redis://…`, or `rediss://…` for TLS, which verifies chain and name;
-    /// `REDIS_CLUSTER`, `true` if that is a node, or the endpoint, of a cluster; and `REDIS_IAM`,
-    /// `true` if the user of the URL signs in by IAM instead of a password.
+    /// Reads `REDIS_URL`: `redis://…`, or `rediss://…` for TLS, which verifies chain and name;
+    /// `REDIS_CLUSTER`: `true` if the URL is a node or the endpoint of a cluster; and `REDIS_IAM`:
+    /// `true` if the URL's user logs in by IAM instead of a password.
     pub fn from_env(env: &Env, timeout: Duration) -> Result<Self, config::Error> {
         const NAME: &str = "REDIS_URL";
         let url = env.required(NAME)?;
         if url.starts_with("rediss://") {
-            // The redis crate takes rustls's process-wide provider.
+            // The redis crate uses rustls's process-wide provider.
             let _already_installed = aws_lc_rs::default_provider().install_default();
         }
         let server = url
@@ -66,7 +66,7 @@ impl Redis {
         })
     }
 
-    /// Connects ahead of the first operation; a failure is logged and tried again by that one.
+    /// Connects ahead of the first operation. A failure is logged; the first operation retries.
     pub async fn connect(&self) {
         let opened = timeout(self.timeout, self.connection()).await;
         if let Err(error) = opened
@@ -77,7 +77,7 @@ impl Redis {
         }
     }
 
-    /// Runs a script, twice if the first connection turns out to be dead: every script of ours is
+    /// Runs a script, and retries once if the connection turns out to be dead: all our scripts are
     /// safe to repeat, see `challenge`.
     pub async fn run<T: FromRedisValue>(
         &self,
@@ -89,7 +89,7 @@ impl Redis {
             Err(Failed::Dead(_)) if Instant::now() < until => {
                 let ran = self.run_until(until, script).await;
                 ran.map_err(|failed| match failed.into() {
-                    // That is the second try's answer. The first may have been carried out.
+                    // This is the second try's reply. The first may have run.
                     StoreError::Refused(store, cause) => StoreError::Unavailable(store, cause),
                     error => error,
                 })
@@ -98,8 +98,8 @@ impl Redis {
         }
     }
 
-    /// A connection that was idle for long may have been dropped on the way without either end being
-    /// told: then the first try must leave time for a second one.
+    /// The deadline of the first try. A network device may have dropped a connection that was idle for
+    /// long; then the first try must leave time for a second one.
     fn first_try(&self, until: Instant) -> Instant {
         if self.last_use.is_long_ago(self.timeout) {
             until.min(Instant::now() + self.timeout / SMALL_SHARE)
@@ -121,9 +121,9 @@ impl Redis {
             .unwrap_or_else(|_| Err(Failed::Dead(StoreError::timed_out(REDIS))));
         match ran {
             Ok(_) => self.last_use.is_now(),
-            // With the connection goes the task that would wait for what may still come.
+            // Dropping the connection ends the task that waits for the late reply.
             Err(Failed::Dead(_)) => self.forget(),
-            Err(Failed::Answered(_)) => {}
+            Err(Failed::Refused(_)) => {}
         }
         ran
     }
@@ -140,8 +140,8 @@ impl Redis {
             if needs_another_connection(&error) {
                 Failed::Dead(StoreError::Unavailable(REDIS, error.into()))
             } else {
-                Failed::Answered(match error.into() {
-                    // A cluster's client repeats by itself what it heard no answer to.
+                Failed::Refused(match error.into() {
+                    // A cluster's client itself repeats a call that got no reply.
                     StoreError::Refused(store, cause) if self.is_cluster => {
                         StoreError::Unavailable(store, cause)
                     }
@@ -171,7 +171,7 @@ impl Redis {
             let with_password = server.redis_settings().clone().set_password(password);
             server = server.set_redis_settings(with_password);
         }
-        // Our own deadlines bound connecting and answering.
+        // Our own deadlines bound connecting and replies.
         if self.is_cluster {
             let cluster = ClusterClient::builder([server.clone()])
                 .tcp_settings(server.tcp_settings().clone())
@@ -195,35 +195,35 @@ impl Redis {
     }
 
     fn forget(&self) {
-        // Whoever holds the lock is opening another connection already.
+        // Whoever holds the lock is already opening another connection.
         if let Ok(mut slot) = self.connection.try_lock() {
             *slot = None;
         }
     }
 }
 
-/// Why a script was not carried out, or perhaps was.
+/// A script that failed, or whose reply was lost.
 enum Failed {
-    /// The connection is dead, or leads to a server that has become a replica: another one may do.
+    /// The connection is dead, or its server has become a replica: another connection may work.
     Dead(StoreError),
-    /// The server, or who stands in for it, said no.
-    Answered(StoreError),
+    /// The server, or a proxy in front of it, refused.
+    Refused(StoreError),
 }
 
 impl From<Failed> for StoreError {
     fn from(failed: Failed) -> Self {
         match failed {
-            Failed::Dead(error) | Failed::Answered(error) => error,
+            Failed::Dead(error) | Failed::Refused(error) => error,
         }
     }
 }
 
-/// Whatever a server says to somebody who connects, as that it has too many clients, is an outage.
+/// Any refusal of a new connection is an outage, for example too many clients.
 fn not_connected(error: RedisError) -> Failed {
-    Failed::Answered(StoreError::Refused(REDIS, error.into()))
+    Failed::Refused(StoreError::Refused(REDIS, error.into()))
 }
 
-/// What stands in for the password is worth one too, so it goes to no other host in plain text.
+/// An IAM token is as sensitive as a password: unencrypted only to this machine.
 fn iam_login(env: &Env, server: &ConnectionInfo) -> Result<Option<IamLogin>, config::Error> {
     const NAME: &str = "REDIS_IAM";
     if !env.flag(NAME, false)? {
@@ -246,7 +246,7 @@ fn iam_login(env: &Env, server: &ConnectionInfo) -> Result<Option<IamLogin>, con
     IamLogin::to_redis(env, host, user).map(Some)
 }
 
-/// Whether the connection is dead, or leads to a server that has become a replica.
+/// Tells if the connection is dead, or its server has become a replica.
 fn needs_another_connection(error: &RedisError) -> bool {
     error.is_unrecoverable_error()
         || matches!(
@@ -270,7 +270,7 @@ impl From<RedisError> for StoreError {
 }
 
 impl StoreError {
-    /// A script's reply that its caller does not understand.
+    /// A script's reply that does not parse.
     pub(crate) fn unreadable_reply() -> Self {
         Self::Fault(REDIS, "unreadable reply of a script".into())
     }

@@ -1,9 +1,9 @@
 //! The connections to Postgres and Redis: opened at start, kept between events, replaced when dead.
 //!
-//! A store that is down at start is no reason not to start: each operation connects if it has to.
-//! An operation ends within the store's timeout and within its request's deadline, reconnect
-//! included.
+//! A function starts even if a store is down; each operation connects if it has to. An operation ends
+//! within the store's timeout and its request's deadline, reconnecting included.
 
+mod database_url;
 mod postgres;
 mod redis;
 
@@ -15,29 +15,29 @@ use std::{
 
 use tokio::time::Instant;
 
-pub use postgres::{DatabaseUrl, Postgres};
+pub use database_url::DatabaseUrl;
+pub use postgres::Postgres;
 pub use redis::Redis;
 
-/// The share of an operation's time, one part in so many, that is kept for cancelling its statement or
-/// for finding out that an idle connection is dead.
+/// A quarter of an operation's time is reserved for cancelling its statement, or for finding out that
+/// an idle connection is dead.
 const SMALL_SHARE: u32 = 4;
 
-/// An operation that a store did not carry out, or did not say that it had.
+/// A store operation that failed, or whose reply was lost.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The store is down or takes too long: asking again later helps. It may have done what it was
-    /// asked for.
+    /// The store is down or too slow: retry later. It may have carried out the operation.
     #[error("{0} is unavailable")]
     Unavailable(&'static str, #[source] Cause),
-    /// The store is there and refuses for now: asking again later helps. It has done nothing.
+    /// The store refuses for now: retry later. It has done nothing.
     #[error("{0} refuses")]
     Refused(&'static str, #[source] Cause),
-    /// The store understood us and says that we are wrong: a fault of ours.
+    /// The store rejects the operation as wrong: our fault.
     #[error("{0} reports a fault")]
     Fault(&'static str, #[source] Cause),
 }
 
-/// Whether a host is this machine, so that nobody listens on the way to it.
+/// Tells if a host is this machine, so that no network is between.
 fn is_loopback(host: &str) -> bool {
     host == "localhost"
         || host
@@ -49,18 +49,16 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 impl StoreError {
     fn timed_out(store: &'static str) -> Self {
-        Self::Unavailable(store, "no answer in time".into())
+        Self::Unavailable(store, "no reply in time".into())
     }
 }
 
-/// When a connection was known to work for the last time.
-///
-/// Two clocks remember it: the monotonic one may stand still while the function is frozen, the other
-/// may be set.
+/// The last time that a connection was known to work, by two clocks: the monotonic one may stand
+/// still while the function is frozen, the other may be set.
 struct LastUse(Mutex<(Instant, SystemTime)>);
 
 impl LastUse {
-    /// A connection is idle for long after so many times its store's timeout.
+    /// A connection is idle for long after this many times its store's timeout.
     const LONG: u32 = 5;
 
     fn now() -> Self {
@@ -72,11 +70,11 @@ impl LastUse {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 
-    /// Whether that is so long ago that the connection may have died unnoticed.
+    /// Tells if that is so long ago that the connection may have died unnoticed.
     fn is_long_ago(&self, timeout: Duration) -> bool {
         let (instant, time) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let long = timeout * Self::LONG;
-        // A clock that went back says nothing, so the connection is asked.
+        // A clock that was set back says nothing, so the connection is checked.
         instant.elapsed() > long || time.elapsed().map_or(true, |passed| passed > long)
     }
 }

@@ -1,0 +1,175 @@
+//! The delivery of a code, for every route that sends one: the challenge, then the message.
+
+use std::time::Duration;
+
+use lambda_http::http::StatusCode;
+use serde::Serialize;
+use shared::{
+    api::{Failure, Success},
+    challenge::{CodeRequest, FullMisses, IssueOutcome, Issuer, Limited},
+    config::{self, Deadlines, Env},
+    otp::OtpCode,
+    sms::{SendError, Sms},
+    store::{Redis, StoreError},
+    telemetry::{self, Count, RequestLog},
+};
+use tokio::time::Instant;
+
+/// Delivers codes.
+pub struct Delivery {
+    pub challenges: Issuer,
+    sms: Sms,
+    store_timeout: Duration,
+}
+
+/// The response to a delivered code.
+#[derive(Serialize)]
+struct Sent<'a> {
+    success: bool,
+    message: &'static str,
+    challenge_id: &'a str,
+    /// Digits.
+    code_length: usize,
+    /// Seconds until the code expires.
+    expires_in: u64,
+    /// Seconds until another code can be requested.
+    resend_in: u64,
+}
+
+/// A code that was not delivered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Limited(#[from] Limited),
+    #[error("a store failed")]
+    Store(#[from] StoreError),
+    #[error("no code was sent")]
+    NotSent(#[source] SendError),
+}
+
+impl Delivery {
+    /// Reads what [`Redis`], [`Issuer`] and [`Sms`] read.
+    pub(crate) async fn from_env(env: &Env, deadlines: Deadlines) -> Result<Self, config::Error> {
+        let challenges = Issuer::from_env(env, Redis::from_env(env, deadlines.store)?)?;
+        Ok(Self {
+            sms: Sms::from_env(env, challenges.lifetime(), deadlines).await?,
+            challenges,
+            store_timeout: deadlines.store,
+        })
+    }
+
+    /// Issues a challenge and sends its code. If the phone's limit is used up, the challenge may
+    /// share the code that was sent last, and no message goes out.
+    pub(crate) async fn deliver(
+        &self,
+        request: &CodeRequest<'_>,
+        deadline: Instant,
+        log: &mut RequestLog,
+    ) -> Result<Success, Error> {
+        let issue = self.challenges.issue(request, deadline);
+        let issued = log.redis(issue).await;
+        if let Err(StoreError::Unavailable(..) | StoreError::Fault(..)) = issued {
+            // Redis may have stored the challenge, and no message will be sent.
+            self.revoke(request, deadline, log).await;
+        }
+        let (outcome, code_length, expires_in, resend_in) = match issued? {
+            IssueOutcome::Issued { code, full_misses } => {
+                for bucket in full_misses {
+                    log.count(match bucket {
+                        FullMisses::Phone => Count::PhoneMissesFull,
+                        FullMisses::Total => Count::TotalMissesFull,
+                    });
+                }
+                self.send(request, &code, deadline, log).await?;
+                let length = code.expose().len();
+                let (lifetime, cool_down) =
+                    (self.challenges.lifetime(), self.challenges.cool_down());
+                ("sent", length, lifetime, cool_down)
+            }
+            IssueOutcome::Shared {
+                code_length,
+                lifetime,
+                retry_after,
+            } => ("shared", code_length, lifetime, retry_after),
+            IssueOutcome::Limited(limited) => return Err(limited.into()),
+        };
+        let sent = Sent {
+            success: true,
+            message: "OTP sent successfully",
+            challenge_id: request.id.as_str(),
+            code_length,
+            expires_in: expires_in.as_secs(),
+            resend_in: rounded_up(resend_in),
+        };
+        Ok(Success::new(outcome, &sent))
+    }
+
+    /// Charges one request to the requester's address, or to its known device: the price of learning
+    /// that a number is registered, or that it is not.
+    pub(crate) async fn charge_probe(
+        &self,
+        request: &CodeRequest<'_>,
+        deadline: Instant,
+        log: &mut RequestLog,
+    ) -> Result<(), Error> {
+        let probe = self.challenges.probe(request, deadline);
+        match log.redis(probe).await? {
+            None => Ok(()),
+            Some(limited) => Err(limited.into()),
+        }
+    }
+
+    /// Sends the code, or revokes its challenge if the message was certainly not sent.
+    async fn send(
+        &self,
+        request: &CodeRequest<'_>,
+        code: &OtpCode,
+        deadline: Instant,
+        log: &mut RequestLog,
+    ) -> Result<(), Error> {
+        // The rest of the time is reserved for revoking the challenge.
+        let send_deadline = deadline - self.store_timeout;
+        let send = Box::pin(self.sms.send(request.phone, code, send_deadline));
+        match log.provider(send).await {
+            Ok(()) => {}
+            Err(refused @ SendError::Refused(_)) => {
+                self.revoke(request, deadline, log).await;
+                return Err(Error::NotSent(refused));
+            }
+            Err(unknown @ SendError::Unknown(_)) => {
+                log.count(Count::UnknownSend);
+                let cause = telemetry::chain(&unknown);
+                tracing::error!(cause, phone = %request.phone, "counted as sent");
+            }
+        }
+        log.count(Count::CodeSent);
+        Ok(())
+    }
+
+    async fn revoke(&self, request: &CodeRequest<'_>, deadline: Instant, log: &mut RequestLog) {
+        let revoke = self.challenges.revoke(request, deadline);
+        if let Err(error) = log.redis(revoke).await {
+            // Nobody has the code, so the challenge only waits for its expiry.
+            let cause = telemetry::chain(&error);
+            tracing::error!(cause, phone = %request.phone, "challenge not revoked");
+        }
+    }
+}
+
+/// Whole seconds, so that nobody retries too early.
+fn rounded_up(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Limited(limited) => Self::limited(&limited),
+            Error::Store(error) => Self::store(&error, "Failed to store user data"),
+            Error::NotSent(error) => {
+                Self::new(StatusCode::BAD_GATEWAY, "Failed to send OTP", "sms_failed")
+                    .caused_by(&error)
+            }
+        }
+    }
+}
