@@ -361,12 +361,10 @@ async fn an_answer_opens_a_closed_range_and_a_trusted_one_has_twenty_codes() {
     service.set_clock_offset(6 * HOUR);
     let fourth = neighbour(&phone, 3);
     get_in(&service, &fourth).await;
-    // Its own code, and one more.
-    for last in 4..6 {
-        let answer = service.sign_up("Ada", &neighbour(&phone, last)).await;
-        assert_eq!(answer.status, 200);
-    }
-    let wait = assert_limited(&service.sign_up("Ada", &neighbour(&phone, 6)).await);
+    // Its own code is returned.
+    let answer = service.sign_up("Ada", &neighbour(&phone, 4)).await;
+    assert_eq!(answer.status, 200);
+    let wait = assert_limited(&service.sign_up("Ada", &neighbour(&phone, 5)).await);
     assert!((6 * 3600 - 60..=6 * 3600).contains(&wait), "{wait}");
 
     service.set_clock_offset(12 * HOUR + 60_000);
@@ -378,6 +376,23 @@ async fn an_answer_opens_a_closed_range_and_a_trusted_one_has_twenty_codes() {
         assert_eq!(answer.status, 200, "{last}");
     }
     assert_limited(&service.sign_up("Ada", &neighbour(&phone, 220)).await);
+}
+
+/// Or an attacker who walks many ranges would get a fourth code wherever one person lives.
+#[tokio::test]
+async fn a_single_answer_earns_a_range_no_fourth_code_and_two_do() {
+    let service = Service::start_with(&[("LIMIT_RANGE", "3/6h")]).await;
+    for (answers, codes) in [(1, 3), (2, 4)] {
+        let phone = fresh_phone();
+        for last in 0..answers {
+            get_in(&service, &neighbour(&phone, last)).await;
+        }
+        for last in 0..codes {
+            let answer = service.sign_up("Ada", &neighbour(&phone, 100 + last)).await;
+            assert_eq!(answer.status, 200);
+        }
+        assert_limited(&service.sign_up("Ada", &neighbour(&phone, 200)).await);
+    }
 }
 
 /// Or an attacker would be served again whenever somebody logs in who lives there.

@@ -30,6 +30,9 @@
 local latest, unanswered, range = KEYS[1], KEYS[2], KEYS[3]
 local range_memory_ms = 60 * 86400000
 local most_trust = 20
+-- Less than a whole code, so that a range's first answer earns no code yet. An attacker who walks many
+-- ranges would get that code in all of them in which one person lives.
+local earned_by_answer = 0.9
 -- How much of a miss every answered code takes off the service, so that a large one keeps short codes.
 local credit = 1 / 50
 
@@ -158,7 +161,7 @@ if is_first then
   -- Only a code that needed the range's trust earns it more. That people who are known already sign in
   -- says nothing about the strangers who ask there.
   local trust = arguments.trust
-  local earned = own.range and 1 or 0
+  local earned = own.range and earned_by_answer or 0
   if trust and codes_of_range + earned > 0 then
     local left = tonumber(redis.call('HGET', range, 'left') or trust.count) + codes_of_range + earned
     redis.call('HSET', range, 'left', math.min(left, math.max(most_trust, trust.count)))

@@ -28,7 +28,7 @@
 --               "revoked": the requester has given up already
 --
 -- How a range earns trust. A new range has `count` codes. Each one sent costs one; an answer returns what
--- its phone took, and one more (check.lua). A range without any gets a single code `wait_us` × 2^strikes
+-- its phone took, and nine tenths of a code more (check.lua). A range without any gets a single code `wait_us` × 2^strikes
 -- after its last, and a strike with it. Otherwise it does not refill. While less than half of the total
 -- is left, a range that never answered gets one code per `wait_us` only.
 

@@ -39,7 +39,7 @@ end
 if is_owed then
   local entry = cjson.decode(took)
   if entry.range then
-    redis.call('HINCRBY', range, 'left', 1)
+    redis.call('HINCRBYFLOAT', range, 'left', 1)
     if took_strike and tonumber(redis.call('HGET', range, 'strikes') or 0) > 0 then
       redis.call('HINCRBY', range, 'strikes', -1)
     end
