@@ -26,26 +26,26 @@ pub struct Lengths {
     longest: usize,
 }
 
-/// The keys of the digests, newest first. New codes use the first, all of them are accepted, so
-/// that a pepper can be replaced while codes are pending. No `Debug`.
+/// The keys of the digests. New codes use the newest; all are accepted, so that a pepper can be
+/// rotated while codes are pending. No `Debug`.
 #[derive(Clone)]
 pub struct Peppers {
     newest: Hmac<Sha256>,
     older: Vec<Hmac<Sha256>>,
 }
 
-/// HMAC-SHA256(pepper, E.164 ‖ 0 ‖ code) in base64: stored in place of a code. The number is in it so
-/// that a digest copied to another number's challenge is worth nothing.
+/// HMAC-SHA256(pepper, E.164 ‖ 0 ‖ code) in base64, stored instead of a code. It includes the number,
+/// so a digest copied to another number's challenge is worthless.
 pub type Digest = String;
 
 impl Lengths {
-    /// How many digits more a code has than the next shorter one.
+    /// The difference between two lengths, in digits.
     const STEP: usize = 2;
-    /// How many lengths there are at most.
-    const STEPS: usize = 3;
+    /// The largest number of lengths.
+    const MAX_LENGTHS: usize = 3;
 
-    /// Reads `OTP_LENGTH` (default 6, the least that NIST SP 800-63B §5.1.3.2 asks for; 4 to 10) and
-    /// `OTP_MAX_LENGTH` (default 10, at least `OTP_LENGTH`).
+    /// Reads `OTP_LENGTH` (default 6, the minimum of NIST SP 800-63B §5.1.3.2; 4 to 10) and
+    /// `OTP_MAX_LENGTH` (default 10; `OTP_LENGTH` to 10).
     pub fn from_env(env: &Env) -> Result<Self, config::Error> {
         let shortest = env.number("OTP_LENGTH", 6, 4..=10)?;
         if shortest < 6 {
@@ -54,25 +54,25 @@ impl Lengths {
         let longest: usize = env.number("OTP_MAX_LENGTH", 10, shortest..=10)?;
         Ok(Self {
             shortest,
-            longest: longest.min(shortest + Self::STEP * (Self::STEPS - 1)),
+            longest: longest.min(shortest + Self::STEP * (Self::MAX_LENGTHS - 1)),
         })
     }
 
-    /// Every length, shortest first.
+    /// All lengths, shortest first.
     pub fn all(self) -> impl Iterator<Item = usize> {
         let steps = (self.longest - self.shortest).div_ceil(Self::STEP);
         (0..=steps).map(move |step| (self.shortest + step * Self::STEP).min(self.longest))
     }
 
-    /// The odds of a guess at a code of this length, as a part of those at the shortest.
+    /// The odds of a guess at a code of this length, relative to the shortest: 1, 1/100, 1/10000.
     pub fn odds(self, length: usize) -> f64 {
         (0..length.saturating_sub(self.shortest)).fold(1.0, |odds, _| odds / 10.0)
     }
 }
 
 impl OtpCode {
-    /// A new code of the longest length from the operating system's generator, every value equally
-    /// likely. So is every value of each of its prefixes.
+    /// A new code of the longest length, uniform over all values. So are its prefixes. From the
+    /// operating system's generator.
     pub fn generate(lengths: Lengths) -> Self {
         let width = lengths.longest;
         let number: u64 = random::generator().random_range(0..(0..width).fold(1, |n, _| n * 10));
@@ -85,11 +85,11 @@ impl OtpCode {
         Self(self.0.chars().take(length).collect())
     }
 
-    /// The code that a person submitted, `None` if it does not have the shape of one.
+    /// Parses a submitted code, `None` if it has no length that codes have, or not only digits.
     pub fn parse(text: &str, lengths: Lengths) -> Option<Self> {
-        let has_the_shape = lengths.all().any(|length| length == text.len())
+        let is_well_formed = lengths.all().any(|length| length == text.len())
             && text.bytes().all(|byte| byte.is_ascii_digit());
-        has_the_shape.then(|| Self(text.to_owned()))
+        is_well_formed.then(|| Self(text.to_owned()))
     }
 
     /// The digits, for the message to the person.
@@ -99,7 +99,7 @@ impl OtpCode {
 }
 
 impl Peppers {
-    /// Reads `OTP_PEPPER`, see [`peppers`].
+    /// Reads `OTP_PEPPER`: one or more secrets of at least 32 bytes, newest first, separated by commas.
     pub fn from_env(env: &Env) -> Result<Self, config::Error> {
         let mut keys = peppers(env)?.into_iter().map(|pepper| {
             // HMAC takes keys of every length.
@@ -134,8 +134,8 @@ pub(crate) fn peppers(env: &Env) -> Result<Vec<&str>, config::Error> {
     }
 }
 
-/// HMAC keys for another use than the digests of codes, one for every pepper, newest first. HKDF
-/// (RFC 5869) makes them, so that values of different uses tell nothing about each other.
+/// HMAC keys for another use than code digests, one for every pepper, newest first. HKDF (RFC 5869)
+/// derives them, so that values of different uses reveal nothing about each other.
 pub(crate) fn derived_keys(env: &Env, info: &[u8]) -> Result<Vec<Hmac<Sha256>>, config::Error> {
     let key = |pepper: &str| {
         let mut key = [0; 32];
@@ -144,7 +144,7 @@ pub(crate) fn derived_keys(env: &Env, info: &[u8]) -> Result<Vec<Hmac<Sha256>>, 
             .ok()?;
         Hmac::new_from_slice(&key).ok()
     };
-    // Neither can fail: 32 bytes are a length that HKDF gives and HMAC takes.
+    // Neither can fail: HKDF yields 32 bytes, and HMAC takes them.
     Ok(peppers(env)?.into_iter().filter_map(key).collect())
 }
 

@@ -1,43 +1,40 @@
--- Checks a submitted code: finds the challenge, compares, counts a wrong code. A right code is free and
--- stays: Postgres decides whether it was used before.
+-- Checks a submitted code: finds the challenge, compares, counts a wrong code. A right code costs
+-- nothing and keeps the challenge: Postgres decides if it was used before.
 --
 -- KEYS     1  latest        the id of the phone's newest challenge
---          2  unanswered    what the phone's codes took since its last success, an entry a code
+--          2  unanswered    the charges of the phone's codes since its last success
 --          3  range         the trust that the phone's range has earned
 --          4  misses of the phone     5  misses of the service
---          6… one for each of the limits on guesses
---          The challenge's own key and those in `unanswered` are built here; all have the tag {otp}.
+--          6… the limits on guesses, in the order of `guesses`
+--          The keys of the challenge and of refunded limits are built here, all with the tag {otp}.
 -- ARGV[1]  JSON:
 --   offset_ms             added to the clock; 0 outside tests
 --   phone, address        of the requester
---   id                    the challenge that is meant; missing: the phone's newest
---   length, digests       of the submitted code, a digest for every live pepper
---   max_attempts          wrong codes that a challenge takes, by id and as the newest
+--   id                    of the challenge; missing: the phone's newest
+--   length, digests       of the submitted code; a digest for every live pepper
+--   max_attempts          wrong codes that a challenge takes by its id, and again as the newest
 --   guesses               [{kind, count, period_us}], limits per address on checks without an id
 --   trust                 {count} of LIMIT_RANGE; missing if off
 --   misses                {phone, total}, each {count, period_us}; missing if off
 --
--- Returns JSON: "absent"                    nothing pending: never asked, expired, another id or phone
+-- Returns JSON: "absent"                    nothing pending: never issued, expired, another id or phone
 --               "other_length"              the challenge's code has another length; not counted
 --               {"limited": {kind, wait_us}}
 --               {"exhausted": {wait_us}}    no attempts left
---               {"mismatch": {remaining}}   counted; so many attempts are left
+--               {"mismatch": {remaining}}   counted; `remaining` attempts are left
 --               {"matched": {id, purpose, name, device, is_first}}
 --
--- The digests are keyed with a secret that callers don't know, so the time of the comparison tells them
--- nothing.
+-- Digests are keyed with a secret that clients don't know, so the time of a comparison reveals nothing.
 
 local latest, unanswered, range = KEYS[1], KEYS[2], KEYS[3]
-local range_memory_ms = 60 * 86400000
 local most_trust = 20
 -- Less than a whole code, so that a range's first answer earns no code yet. An attacker who walks many
 -- ranges would get that code in all of them in which one person lives.
 local earned_by_answer = 0.9
--- How much of a miss every answered code takes off the service, so that a large one keeps short codes.
-local credit = 1 / 50
-
--- From so many times its count on, the service's bucket of misses voids codes of the shortest length,
--- and of the next one: a quarter beyond where issue.lua sends no more of them.
+-- Every answer takes this much off the service's misses, so that a large service keeps short codes.
+local miss_per_answer = 1 / 50
+-- From this many times its count on, the service's bucket of misses voids pending codes of tier 1 and
+-- of tier 2: a quarter beyond the point where issue.lua stops sending them.
 local void_from = { 1.25, 1.5 }
 
 local by_id = arguments.id ~= nil
@@ -45,7 +42,7 @@ local guesses = by_id and {} or arguments.guesses
 for i, limit in ipairs(guesses) do
   with_state(limit, KEYS[5 + i], redis.call('GET', KEYS[5 + i]))
 end
--- First of all, or polling would tell when somebody signs in.
+-- First of all: otherwise polling would reveal when somebody signs in.
 local kind, wait = exhausted(guesses)
 if kind then
   return cjson.encode({ limited = { kind = kind, wait_us = math.ceil(wait) } })
@@ -69,13 +66,13 @@ local fields = redis.call('HMGET', key, 'phone', 'expires_at', 'purpose', 'name'
   wrong_field, own_wrong_field)
 local expires_at, purpose, name = tonumber(fields[2] or 0), fields[3], fields[4]
 local wrong, own_wrong = tonumber(fields[6] or 0), tonumber(fields[7] or 0)
--- The challenge that the code was sent for: this one, unless it shares another one's.
+-- The challenge whose code this is: the one it shares, or itself.
 local code_id = fields[5] or id
 local code_key = '{otp}:challenge:' .. code_id
-local code = redis.call('HMGET', code_key, 'digest', 'length', 'miss', 'device', 'place', 'lengths',
-  'matched', 'took')
-local digest, length, miss, device = code[1], tonumber(code[2]), tonumber(code[3]), code[4]
-local place, lengths, is_matched, took = tonumber(code[5]), tonumber(code[6]), code[7], code[8]
+local code = redis.call('HMGET', code_key, 'digest', 'length', 'weight', 'device', 'tier', 'tiers',
+  'matched', 'charges')
+local digest, length, weight, device = code[1], tonumber(code[2]), tonumber(code[3]), code[4]
+local tier, tiers, is_matched, charges = tonumber(code[5]), tonumber(code[6]), code[7], code[8]
 if fields[1] ~= arguments.phone or now >= expires_at or not digest then
   return refused('absent')
 end
@@ -86,9 +83,9 @@ if wrong >= arguments.max_attempts then
   return refused({ exhausted = { wait_us = math.ceil(expires_at - now) } })
 end
 
--- Strangers cannot ask in a known device's name. Without its id they can still guess at its codes.
+-- Only its owner knows the id of a challenge for a known device. Without it anybody can guess.
 if device ~= '' and by_id then
-  miss = 0
+  weight = 0
 end
 local misses = { arguments.misses.phone, arguments.misses.total }
 local levels = redis.call('MGET', KEYS[4], KEYS[5])
@@ -98,12 +95,12 @@ for i = 1, 2 do
   end
 end
 local of_phone, of_service = misses[1], misses[2]
-if miss > 0 and not is_matched then
-  -- New codes are longer by now. Whoever collected shorter ones before must not guess at them all.
-  if of_service and place < lengths and is_full(of_service, void_from[place]) then
+if weight > 0 and not is_matched then
+  -- New codes are longer by now. Whoever collected short ones before must not guess at all of them.
+  if of_service and tier < tiers and is_full(of_service, void_from[tier]) then
     return refused('absent')
   end
-  if of_phone and lengths == 1 and is_full(of_phone, 1) then
+  if of_phone and tiers == 1 and is_full(of_phone, 1) then
     return refused({ exhausted = { wait_us = math.ceil(wait_for(of_phone)) } })
   end
 end
@@ -118,48 +115,49 @@ if not is_right then
     redis.call('HINCRBY', key, own_wrong_field, 1)
   end
   for i = 1, 2 do
-    if misses[i] and miss > 0 then
-      take(misses[i], miss)
+    if misses[i] and weight > 0 then
+      take(misses[i], weight)
     end
   end
   return refused({ mismatch = { remaining = arguments.max_attempts - wrong - 1 } })
 end
 
--- Only the first match: whoever replays a used code must not have anything returned for it.
+-- Only the first match refunds anything: a replayed code must not.
 local is_first = redis.call('HSETNX', code_key, 'matched', 1) == 1
 if is_first then
-  -- The misses of whoever matched, and of nobody else: with the id those made with it, without it those
-  -- made without it from the same address.
-  if of_phone and miss > 0 and own_wrong > 0 then
-    take(of_phone, -own_wrong * miss)
+  -- Refund the misses of whoever matched, and nobody else's: by id those made by id, otherwise those
+  -- made from the same address without it.
+  if of_phone and weight > 0 and own_wrong > 0 then
+    take(of_phone, -own_wrong * weight)
   end
   if of_service then
-    take(of_service, -own_wrong * miss - credit)
+    take(of_service, -own_wrong * weight - miss_per_answer)
   end
 
-  local returned, codes_of_range = {}, 0
-  local function give_back(entry, share)
-    for _, pair in ipairs(entry.limits) do
-      returned[pair[1]] = (returned[pair[1]] or 0) + pair[2] * share
+  local refunds, codes_of_range = {}, 0
+  local function refund(charge, share)
+    for _, pair in ipairs(charge.limits) do
+      refunds[pair[1]] = (refunds[pair[1]] or 0) + pair[2] * share
     end
   end
   for _, text in ipairs(redis.call('LRANGE', unanswered, 0, -1)) do
-    local entry = cjson.decode(text)
-    codes_of_range = codes_of_range + (entry.range and 1 or 0)
-    give_back(entry, 1)
+    local charge = cjson.decode(text)
+    codes_of_range = codes_of_range + (charge.range and 1 or 0)
+    refund(charge, 1)
   end
   redis.call('DEL', unanswered)
-  local own = took ~= '' and cjson.decode(took) or { limits = {}, range = false }
-  give_back(own, 0.5)
-  for limit_key, amount in pairs(returned) do
+  -- The bonus: half a code more.
+  local own = charges ~= '' and cjson.decode(charges) or { limits = {}, range = false }
+  refund(own, 0.5)
+  for limit_key, amount_us in pairs(refunds) do
     local full_at = redis.call('GET', limit_key)
     if full_at then
-      set_full_at(limit_key, full_at - amount)
+      set_full_at(limit_key, full_at - amount_us)
     end
   end
 
-  -- Only a code that needed the range's trust earns it more. That people who are known already sign in
-  -- says nothing about the strangers who ask there.
+  -- Only a code that needed the range's trust earns more of it. A sign-in of people who are known
+  -- already says nothing about strangers in the range.
   local trust = arguments.trust
   local earned = own.range and earned_by_answer or 0
   if trust and codes_of_range + earned > 0 then

@@ -34,14 +34,14 @@ pub struct Checker {
 pub enum Check {
     /// The code is right. It may have been used before.
     Matched(Matched),
-    /// The code is wrong. So many attempts are left for this challenge; `None` for a code of another
+    /// The code is wrong. `remaining` attempts are left for this challenge; `None` for a code of another
     /// length than the challenge's, which costs no attempt.
     Mismatch { remaining: Option<u32> },
     /// No attempts are left for this challenge, or for this phone.
     Exhausted { retry_after: Duration },
-    /// The client's address has made too many wrong checks without a challenge id.
+    /// The requester's address has made too many wrong checks without a challenge id.
     Limited(Limited),
-    /// Nothing is pending: never asked, expired, or it is another challenge or phone.
+    /// Nothing is pending: never issued, expired, or of another id or phone.
     Absent,
 }
 
@@ -50,9 +50,9 @@ pub enum Check {
 pub struct Matched {
     pub id: ChallengeId,
     pub purpose: Purpose,
-    /// The known device that asked for the code.
+    /// The known device that requested the code.
     pub device: Option<DeviceId>,
-    /// This challenge had not been matched before.
+    /// The code was not matched before.
     pub is_first: bool,
 }
 
@@ -121,8 +121,8 @@ impl Checker {
         self.store.redis.connect().await;
     }
 
-    /// Compares `code` with the phone's challenge `id`, or with its newest one, and counts it if it is
-    /// wrong.
+    /// Compares `code` with that of the phone's challenge `id`, or of its newest one, and counts a wrong
+    /// code.
     pub async fn check(
         &self,
         phone: &PhoneNumber,

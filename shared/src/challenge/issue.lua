@@ -1,48 +1,47 @@
 -- Issues a challenge: checks every limit, takes from all or from none, chooses the code's length and
--- stores the challenge. Where a limit refuses, the requester may share a code that is under way already.
+-- stores the challenge. If the phone's limit refuses, the requester may share the code that was sent
+-- last.
 --
 -- KEYS     1  challenge     by its id
 --          2  latest        the id of the phone's newest challenge
---          3  unanswered    what the phone's codes took since its last success, an entry a code
+--          3  unanswered    the charges of the phone's codes since its last success
 --          4  range         the trust that the phone's range has earned
 --          5  misses of the phone     6  misses of the service
---          7… one for each of the limits
+--          7… the limits, in the order of `limits`
 -- ARGV[1]  JSON:
 --   offset_ms             added to the clock; 0 outside tests
 --   id, phone, purpose    of the challenge
 --   address               of the requester
 --   name                  to register; missing for a login
---   device                the known device that asks; missing if none does
---   codes                 [{length, digest, miss}], shortest first: one code's prefixes, and how much a
---                         wrong code of that length counts
+--   device                the known device of the requester; missing if there is none
+--   codes                 [{length, digest, weight}], shortest first: the prefixes of one code, and the
+--                         weight of a wrong code of that length
 --   lifetime_ms           of the challenge
---   cool_down_us          the time after which a phone may ask again
+--   cool_down_us          the least time between two codes for a phone
 --   limits                [{kind, count, period_us}]
 --   trust                 {count, wait_us} of LIMIT_RANGE; missing if it does not apply
 --   misses                {phone, total}, each {count, period_us}; missing if off
 --
--- Returns JSON: {"issued": {length, full_misses}}, full_misses: the buckets of misses that are full
---               {"shared": {length, lifetime_ms, wait_us}}: no code is sent, the phone's newest is good
---               for this challenge, and another can be asked for after wait_us
+-- Returns JSON: {"issued": {length, full_misses}}    full_misses: the full buckets of misses
+--               {"shared": {length, lifetime_ms, wait_us}}    no code is sent: the challenge takes the
+--                   phone's newest; another can be requested after wait_us
 --               {"limited": {kind, wait_us}}
 --               "revoked": the requester has given up already
 --
--- How a range earns trust. A new range has `count` codes. Each one sent costs one; an answer returns what
--- its phone took, and nine tenths of a code more (check.lua). A range without any gets a single code `wait_us` × 2^strikes
--- after its last, and a strike with it. Otherwise it does not refill. While less than half of the total
--- is left, a range that never answered gets one code per `wait_us` only.
+-- How a range earns trust. A new range has `count` codes. Each one sent costs one. An answer refunds
+-- its phone's codes and earns nine tenths of a code (check.lua). A range with none left gets a single
+-- code `wait_us` × 2^strikes after its last, and a strike with it. There is no other refill. While less
+-- than half of the total is left, a range that never answered gets one code per `wait_us` only.
 
 local challenge, latest, unanswered, range = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local day_ms, longest_wait_us = 86400000, 30 * 86400 * 1000000
--- Range trust outlives the longest wait, or that wait would end in a new range's trust.
-local range_memory_ms = 60 * day_ms
-local remembered_codes = 20
--- A code that is shared has to be good for as long as it takes to read and type it.
+local longest_wait_us = 30 * 86400 * 1000000
+local unanswered_memory_ms, unanswered_codes = 86400000, 20
+-- A shared code must be valid for long enough to read and type it.
 local shortest_share_us = 60 * 1000000
--- Which limits an answer refills. The others count codes whether or not they are answered.
-local counts_unanswered = { address = true, country = true, total = true }
+-- These limits count unanswered codes only: an answer refunds them. The others count all codes.
+local is_refunded = { address = true, country = true, total = true }
 
--- A caller that lost the reply asks again with the same id.
+-- A caller that lost the reply repeats the call with the same id.
 local before = redis.call('HMGET', challenge, 'length', 'revoked', 'shares', 'expires_at')
 if before[3] then
   local lifetime_ms = math.max(math.floor((before[4] - now) / 1000), 0)
@@ -72,7 +71,7 @@ if trust then
   elseif not has_answered then
     for _, limit in ipairs(limits) do
       if limit.kind == 'total' then
-        -- When half of the total will be left, if nothing more is taken.
+        -- The time at which half of the total is left, if nothing more is taken.
         local half_left_at = limit.full_at - limit.period_us / 2
         open_at = math.max(open_at, math.min(last + trust.wait_us, half_left_at))
       end
@@ -83,31 +82,31 @@ if trust then
   end
 end
 
--- A full bucket of misses makes codes one step longer, and two steps when it is so many times full.
--- Known devices keep their short codes: strangers cannot ask in their name.
-local two_steps_from = { phone = 2, total = 1.25 }
-local longer, full_misses = 0, {}
+-- The code's tier, 1 the shortest. A full bucket of misses raises it by one, and by two from this many
+-- times its count. Known devices keep short codes: strangers cannot send requests in their name.
+local two_tiers_from = { phone = 2, total = 1.25 }
+local tier, full_misses = 1, {}
 for i, whose in ipairs({ 'phone', 'total' }) do
   local bucket = arguments.misses[whose]
   if bucket and not arguments.device then
     with_state(bucket, nil, stored[i])
     if is_full(bucket, 1) then
       table.insert(full_misses, whose)
-      longer = math.max(longer, is_full(bucket, two_steps_from[whose]) and 2 or 1)
+      tier = math.max(tier, is_full(bucket, two_tiers_from[whose]) and 3 or 2)
     end
   end
 end
 local codes = arguments.codes
-local place = math.min(1 + longer, #codes)
-local code = codes[place]
+tier = math.min(tier, #codes)
+local code = codes[tier]
 
--- A stranger who exhausts a phone's limit still has codes sent to its owner. A requester at another
--- address than the newest code's may share that code: they get a challenge of their own, with an id that
--- nobody else knows and attempts of their own. The code is still used once, and compared in its own
--- challenge. Sharing costs one of the address's limit. It is refused where a new code would be longer, so
--- that it brings nobody more guesses at a short code, and it is not for known devices or their codes.
--- While the service's bucket of misses is twice full, nobody shares, or attempts at one long code would
--- have no end.
+-- When a stranger has exhausted a phone's limit, its owner still receives the codes. A requester at
+-- another address than the newest code's may share that code: they get a challenge of their own, with a
+-- secret id and its own attempts. The code is still used once. Sharing takes one of the address's limit.
+--
+-- Sharing must not give anybody more guesses. It is refused where a new code would be longer, so short
+-- codes under attack are not shared; and while the service's misses are twice full, so attempts at one
+-- long code are bounded too. Known devices and their codes never share.
 local function share_newest_code()
   local of_service = arguments.misses.total
   local newest = kind == 'phone' and wait > arguments.cool_down_us
@@ -121,11 +120,11 @@ local function share_newest_code()
   if not newest or #of_address == 0 or exhausted(of_address) then
     return nil
   end
-  local fields = redis.call('HMGET', '{otp}:challenge:' .. newest, 'length', 'place', 'asked_from',
+  local fields = redis.call('HMGET', '{otp}:challenge:' .. newest, 'length', 'tier', 'requester',
     'expires_at', 'matched', 'device')
   local expires_at = tonumber(fields[4] or 0)
   if expires_at - now < shortest_share_us or fields[5] or fields[3] == arguments.address
-      or fields[6] ~= '' or tonumber(fields[2]) < place then
+      or fields[6] ~= '' or tonumber(fields[2]) < tier then
     return nil
   end
   for _, limit in ipairs(of_address) do
@@ -145,39 +144,38 @@ if kind then
   return share_newest_code() or cjson.encode({ limited = { kind = kind, wait_us = math.ceil(wait) } })
 end
 
-local took = {}
+local refundable = {}
 for _, limit in ipairs(limits) do
   take(limit, 1)
-  if counts_unanswered[limit.kind] then
-    table.insert(took, { limit.key, limit.step })
+  if is_refunded[limit.kind] then
+    table.insert(refundable, { limit.key, limit.step_us })
   end
 end
-local took_strike = false
+local struck = 0
 if trust then
   if left >= 1 then
     left = left - 1
   else
-    strikes, took_strike = strikes + 1, true
+    strikes, struck = strikes + 1, 1
   end
   redis.call('HSET', range, 'left', left, 'strikes', strikes, 'last', string.format('%.0f', now))
   redis.call('PEXPIRE', range, range_memory_ms)
 end
 
-local entry = ''
+local charges = ''
 if not arguments.device then
-  entry = cjson.encode({ limits = took, range = trust ~= nil })
-  if redis.call('LPUSH', unanswered, entry) > remembered_codes then
-    redis.call('LTRIM', unanswered, 0, remembered_codes - 1)
+  charges = cjson.encode({ limits = refundable, range = trust ~= nil })
+  if redis.call('LPUSH', unanswered, charges) > unanswered_codes then
+    redis.call('LTRIM', unanswered, 0, unanswered_codes - 1)
   end
-  redis.call('PEXPIRE', unanswered, day_ms)
+  redis.call('PEXPIRE', unanswered, unanswered_memory_ms)
 end
 local previous = redis.call('SET', latest, arguments.id, 'PX', arguments.lifetime_ms, 'GET')
 redis.call('HSET', challenge,
   'phone', arguments.phone, 'purpose', arguments.purpose, 'name', arguments.name or '',
-  'device', arguments.device or '', 'digest', code.digest, 'length', code.length, 'miss', code.miss,
-  'place', place, 'lengths', #codes,
-  'asked_from', arguments.address, 'took', entry, 'took_strike', took_strike and 1 or 0,
-  'previous', previous or '',
+  'device', arguments.device or '', 'digest', code.digest, 'length', code.length,
+  'weight', code.weight, 'tier', tier, 'tiers', #codes, 'requester', arguments.address,
+  'charges', charges, 'struck', struck, 'previous', previous or '',
   'expires_at', string.format('%.0f', now + arguments.lifetime_ms * 1000))
 redis.call('PEXPIRE', challenge, arguments.lifetime_ms)
 return cjson.encode({ issued = { length = code.length, full_misses = #full_misses > 0 and full_misses or nil } })

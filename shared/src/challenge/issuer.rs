@@ -20,7 +20,7 @@ use crate::{
     store::{Redis, StoreError},
 };
 
-/// Issues challenges.
+/// Issues and revokes challenges.
 pub struct Issuer {
     store: Store,
     lifetime: Duration,
@@ -34,13 +34,13 @@ pub struct Issuer {
 
 /// A request for a code.
 pub struct CodeRequest<'a> {
-    /// The challenge that it would become.
+    /// The id of its challenge.
     pub id: ChallengeId,
     pub phone: &'a PhoneNumber,
     pub address: &'a ClientAddress,
-    /// The known device of this phone that asks.
+    /// The requester's known device for this phone.
     pub device: Option<DeviceId>,
-    /// The number was read from Postgres, and somebody has it.
+    /// Postgres said that a user has the number.
     pub is_registered: bool,
     pub purpose: Purpose,
 }
@@ -50,16 +50,16 @@ pub enum IssueOutcome {
     /// The code may be sent.
     Issued {
         code: OtpCode,
-        /// The buckets of wrong codes that are full, for which the code is longer if it can be.
+        /// The full buckets of misses, which made the code longer if there is a longer length.
         full_misses: Vec<FullMisses>,
     },
-    /// No code may be sent, but the phone's newest, which somebody else asked for, is good for this
-    /// challenge too.
+    /// No code may be sent. The challenge shares the phone's newest code, which a requester at another
+    /// address caused.
     Shared {
         /// Digits of that code.
         code_length: usize,
         lifetime: Duration,
-        /// The time until another code can be sent.
+        /// The time until another code can be requested.
         retry_after: Duration,
     },
     Limited(Limited),
@@ -100,8 +100,8 @@ struct IssueArguments<'a> {
 struct CodeChoice {
     length: usize,
     digest: String,
-    /// How much a wrong code of this length counts: the odds of a guess, 1 at the shortest.
-    miss: f64,
+    /// The weight of a wrong code of this length: the odds of a guess, relative to the shortest.
+    weight: f64,
 }
 
 #[derive(Deserialize)]
@@ -163,7 +163,7 @@ impl Issuer {
                 include_str!("limits.lua"),
                 include_str!("issue.lua")
             )),
-            // What frees memory must work when there is none.
+            // A revocation frees memory, so it must run when there is none.
             revoke: Script::new(concat!(
                 "#!lua flags=allow-oom\n",
                 include_str!("limits.lua"),
@@ -182,12 +182,12 @@ impl Issuer {
         self.store.clock_offset_ms = milliseconds;
     }
 
-    /// How long a code is good for.
+    /// The lifetime of a code.
     pub fn lifetime(&self) -> Duration {
         self.lifetime
     }
 
-    /// The time after which a phone may ask again.
+    /// The least time between two codes for a phone.
     pub fn cool_down(&self) -> Duration {
         self.limits.cool_down()
     }
@@ -197,8 +197,9 @@ impl Issuer {
         self.store.redis.connect().await;
     }
 
-    /// Makes a code and stores its challenge, unless a limit is reached. Other challenges of the phone
-    /// stay. Where a limit is reached, the challenge may share the code that the phone was sent last. Repeating the script after a lost reply changes nothing.
+    /// Makes a code and stores its challenge, unless a limit refuses. Other challenges of the phone
+    /// stay. If the phone's limit refuses, the challenge may share the code that was sent last.
+    /// Repeating the script after a lost reply changes nothing.
     pub async fn issue(
         &self,
         request: &CodeRequest<'_>,
@@ -251,23 +252,24 @@ impl Issuer {
                 retry_after: Duration::from_micros(wait_us),
             }),
             IssueReply::Limited(limited) => Ok(IssueOutcome::Limited(limited.into())),
-            // Only we revoke it, after this call.
+            // We revoke it ourselves, and only after this call.
             IssueReply::Revoked => Err(StoreError::unreadable_reply()),
         }
     }
 
+    /// The code's prefixes of all lengths, from which the script chooses.
     fn choices(&self, phone: &PhoneNumber, code: &OtpCode) -> Vec<CodeChoice> {
         let choice = |length| CodeChoice {
             length,
             digest: self.store.peppers.digest(phone, &code.prefix(length)),
-            miss: self.lengths.odds(length),
+            weight: self.lengths.odds(length),
         };
         self.lengths.all().map(choice).collect()
     }
 
-    /// Revokes the challenge, whose message was certainly not sent, and gives back what it took from
-    /// the range, the country and the total. Redis ignores an issue of it that arrives later.
-    /// Repeating it changes nothing.
+    /// Revokes a challenge whose message was certainly not sent, and refunds the range, the country,
+    /// the total and the ceilings. Redis ignores an issue request that arrives after its challenge was
+    /// revoked. Repeating a revocation changes nothing.
     pub async fn revoke(
         &self,
         request: &CodeRequest<'_>,
@@ -294,8 +296,8 @@ impl Issuer {
         }
     }
 
-    /// Takes one from the address's limit, or the known device's, for a response that sends nothing
-    /// but tells something.
+    /// Takes one of the address's limit, or of the known device's, for a response that sends nothing
+    /// but reveals something. Returns the exhausted limit, if there is one.
     pub async fn probe(
         &self,
         request: &CodeRequest<'_>,

@@ -1,20 +1,24 @@
--- In front of every script: Redis's clock, and limits.
+-- The beginning of every script: Redis's clock, and rate limits.
 --
--- A limit is a bucket that holds `count` and is refilled evenly over `period_us`: the generic cell rate
--- algorithm (GCRA). Its key holds the time, in microseconds, at which the bucket will be full again if
--- nothing more is taken. A missing key is a full bucket. Key expiry only frees memory.
+-- A limit is a bucket of `count`, refilled evenly over `period_us`: the generic cell rate algorithm
+-- (GCRA). Its key holds the time in microseconds at which the bucket will be full again if nothing
+-- more is taken. A missing key is a full bucket. Key expiry only frees memory.
 --
--- A limit in the arguments: {kind, count, period_us}. `with_state` adds key, step (microseconds for one)
--- and full_at.
+-- A limit in the arguments is {kind, count, period_us}. `with_state` adds its key, `step_us` (the time
+-- in which one is refilled) and `full_at`.
 
 local arguments = cjson.decode(ARGV[1])
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2] + arguments.offset_ms * 1000
 
+-- How long a range's trust is remembered. Longer than the longest wait, or that wait would end in a new
+-- range's trust.
+local range_memory_ms = 60 * 86400000
+
 local function with_state(limit, key, stored)
   limit.key = key
-  limit.step = limit.period_us / limit.count
+  limit.step_us = limit.period_us / limit.count
   limit.full_at = math.max(tonumber(stored or 0), now)
   return limit
 end
@@ -27,17 +31,17 @@ local function set_full_at(key, full_at)
   end
 end
 
--- Microseconds until one can be taken; zero or less: now.
+-- Microseconds until one can be taken; zero or less means now.
 local function wait_for(limit)
-  return limit.full_at + limit.step - limit.period_us - now
+  return limit.full_at + limit.step_us - limit.period_us - now
 end
 
--- Whether a bucket of misses holds so many times its count that one more would not fit.
+-- True if a bucket of misses holds `times` its count, so that one more miss does not fit.
 local function is_full(bucket, times)
-  return bucket.full_at + bucket.step - now > bucket.period_us * times
+  return bucket.full_at + bucket.step_us - now > bucket.period_us * times
 end
 
--- The kind and the wait of the limit that is exhausted for longest; nil if none is.
+-- The kind and the wait of the limit with the longest wait; nil if none is exhausted.
 local function exhausted(limits)
   local kind, longest = nil, 0
   for _, limit in ipairs(limits) do
@@ -50,6 +54,6 @@ local function exhausted(limits)
 end
 
 local function take(limit, amount)
-  set_full_at(limit.key, limit.full_at + limit.step * amount)
+  set_full_at(limit.key, limit.full_at + limit.step_us * amount)
 end
 

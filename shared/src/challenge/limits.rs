@@ -1,4 +1,4 @@
-//! The limits: their settings, and the buckets that one request takes from.
+//! The rate limits: their settings, and the limits that apply to one request.
 
 use std::{fmt, net::IpAddr, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     phone::PhoneNumber,
 };
 
-/// The subject of a limit. Its name is in keys, logs and metrics.
+/// A kind of rate limit. Its name is in keys, logs and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -24,13 +24,13 @@ pub enum Kind {
     Range,
     /// Unanswered codes per country.
     Country,
-    /// Unanswered codes of the whole service; those of numbers that are known to be registered apart.
+    /// Unanswered codes of the whole service. Logins of registered numbers count apart.
     Total,
-    /// All codes of a range; those of known devices apart, a quarter of it.
+    /// All codes of a range. Those of known devices count apart, up to a quarter.
     RangeMax,
     /// All codes of the whole service.
     TotalMax,
-    /// Checks without a challenge id that were not right, per client address.
+    /// Checks without a challenge id that matched nothing, per client address.
     Guesses,
     /// Wrong codes per phone.
     MissesPhone,
@@ -52,11 +52,12 @@ struct Rate {
     seconds: u32,
 }
 
-/// An IPv4 address, or the /64 of an IPv6 address, because that is what one customer gets.
+/// The address of a client: an IPv4 address, or the /64 of an IPv6 address, since one customer usually
+/// has a whole /64.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientAddress(String);
 
-/// One bucket of a request, as the scripts take it.
+/// A limit that applies to one request: an argument of the scripts.
 #[derive(Debug, Serialize)]
 pub(super) struct AppliedLimit {
     #[serde(skip)]
@@ -66,10 +67,10 @@ pub(super) struct AppliedLimit {
     period_us: u64,
 }
 
-/// `LIMIT_RANGE` as the scripts take it.
+/// `LIMIT_RANGE`: an argument of the scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Trust {
-    /// Codes of a new range.
+    /// The codes of a new range.
     count: u32,
     /// The first wait of a range that has no code left, in microseconds.
     wait_us: u64,
@@ -90,13 +91,13 @@ pub(super) struct SendLimits {
 /// The limits on checks without a challenge id.
 pub(super) struct GuessLimits(Limit);
 
-/// The buckets of wrong codes. A full one makes new codes longer.
+/// The buckets of misses, which are wrong codes by their weight. A full one makes new codes longer.
 pub(super) struct Misses {
     phone: Limit,
     total: Limit,
 }
 
-/// The misses that count for one phone, as the scripts take them.
+/// The buckets of misses that apply to one phone: an argument of the scripts.
 #[derive(Serialize)]
 pub(super) struct AppliedMisses {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -106,7 +107,7 @@ pub(super) struct AppliedMisses {
 }
 
 impl Kind {
-    /// Its variable, and the default.
+    /// The variable and its default.
     fn setting(self) -> (&'static str, &'static str) {
         match self {
             Self::Phone => ("LIMIT_PHONE", "1/30s,5/1h,10/1d"),
@@ -171,20 +172,20 @@ impl SendLimits {
         })
     }
 
-    /// The buckets that the request takes from.
+    /// The limits that apply to a request for a code.
     pub fn on(&self, request: &CodeRequest<'_>) -> Vec<AppliedLimit> {
         let CodeRequest { phone, address, .. } = request;
         let mut applied = Vec::with_capacity(8);
         if let Some(device) = &request.device {
             self.device.apply(device.as_str(), &mut applied);
-            // Apart, so that whoever fills the range's ceiling keeps nobody out who lives there.
+            // Apart, so that filling a range's ceiling keeps no known device out.
             let subject = format!("known:{}", phone.range());
             self.range_max.quarter().apply(&subject, &mut applied);
         } else {
             self.phone.apply(phone.as_e164(), &mut applied);
             self.address.apply(address.as_str(), &mut applied);
             self.range_max.apply(phone.range(), &mut applied);
-            // Apart, so that logins cannot use up what new people need, nor the other way round.
+            // Apart, so that logins cannot exhaust what sign-ups need, nor the other way round.
             if request.is_registered {
                 self.total.apply("registered", &mut applied);
             } else {
@@ -196,13 +197,13 @@ impl SendLimits {
         applied
     }
 
-    /// The trust that the request needs of its range; none for known devices and registered numbers.
+    /// The trust that the request needs; `None` for known devices and registered numbers.
     pub fn trust_for(&self, request: &CodeRequest<'_>) -> Option<Trust> {
         self.trust
             .filter(|_| request.device.is_none() && !request.is_registered)
     }
 
-    /// The buckets of a response that tells something and sends nothing.
+    /// The limit that applies to a probe: a response that reveals something and sends nothing.
     pub fn on_probe(&self, request: &CodeRequest<'_>) -> Vec<AppliedLimit> {
         let mut applied = Vec::new();
         match &request.device {
@@ -219,6 +220,7 @@ impl GuessLimits {
         Limit::from_env(env, Kind::Guesses).map(Self)
     }
 
+    /// The limits that apply to a check without a challenge id.
     pub fn on(&self, address: &ClientAddress) -> Vec<AppliedLimit> {
         let mut applied = Vec::new();
         self.0.apply(address.as_str(), &mut applied);
@@ -245,6 +247,7 @@ impl Misses {
         })
     }
 
+    /// The buckets that apply to a phone.
     pub fn on(&self, phone: &PhoneNumber) -> AppliedMisses {
         AppliedMisses {
             phone: self.phone.only(phone.as_e164()),
@@ -254,7 +257,7 @@ impl Misses {
 }
 
 impl AppliedMisses {
-    /// The keys of both buckets, in the scripts' order. One that is off is read and ignored.
+    /// The keys of both buckets, in the scripts' order. One that is off is a key that is not used.
     pub fn keys(&self) -> [&str; 2] {
         [&self.phone, &self.total].map(|bucket| match bucket {
             Some(bucket) => bucket.key.as_str(),
@@ -264,7 +267,7 @@ impl AppliedMisses {
 }
 
 impl Trust {
-    /// Reads `LIMIT_RANGE`: how many codes a new range has, and the first wait, `3/6h`.
+    /// Reads `LIMIT_RANGE`: the codes of a new range, and the first wait, `3/6h`.
     pub fn from_env(env: &Env) -> Result<Option<Self>, config::Error> {
         let limit = Limit::from_env(env, Kind::Range)?;
         match limit.rates[..] {
@@ -298,12 +301,12 @@ impl Limit {
         Ok(Self { kind, rates })
     }
 
-    /// Adds this limit's buckets for the subject.
+    /// Adds this limit's rates for the subject.
     fn apply(&self, subject: &str, applied: &mut Vec<AppliedLimit>) {
         applied.extend(self.rates.iter().map(|rate| rate.of(self.kind, subject)));
     }
 
-    /// The same with a quarter of the codes, at least one.
+    /// The same limit with a quarter of the codes, at least one.
     fn quarter(&self) -> Self {
         let quarter = |rate: &Rate| Rate {
             count: rate.count.div_ceil(4),
@@ -315,6 +318,7 @@ impl Limit {
         }
     }
 
+    /// The limit's only rate for the subject, `None` if it is off.
     fn only(&self, subject: &str) -> Option<AppliedLimit> {
         let rate = self.rates.first()?;
         Some(rate.of(self.kind, subject))
@@ -322,7 +326,7 @@ impl Limit {
 }
 
 impl Rate {
-    /// `N/period`, both at least 1, the period at most a year.
+    /// Parses `N/period`: both at least 1, the period at most 366 days.
     fn parse(text: &str) -> Option<Self> {
         let (count, period) = text.split_once('/')?;
         let (length, unit) = period.split_at_checked(period.len().checked_sub(1)?)?;
@@ -353,7 +357,7 @@ impl Rate {
     }
 }
 
-/// Digits only: `parse` alone would take a sign.
+/// Parses digits only: `parse` alone would accept a sign.
 fn whole_number(text: &str) -> Option<u32> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
     is_plain
@@ -363,8 +367,7 @@ fn whole_number(text: &str) -> Option<u32> {
 }
 
 impl ClientAddress {
-    /// The address in an event's request context. One that cannot be read shares its limits with all
-    /// that cannot.
+    /// Parses the address in an event's request context. All unreadable addresses share one value.
     pub fn parse(text: Option<&str>) -> Self {
         let Some(address) = text.and_then(|text| text.parse::<IpAddr>().ok()) else {
             return Self("unknown".into());

@@ -1,7 +1,7 @@
--- Takes from limits and does nothing else: the price of a response that sends no message but tells
+-- Takes from limits and does nothing else: the price of a response that sends no message but reveals
 -- something.
 --
--- KEYS     one for each of the limits; or a single one that is not read, since a script has to have one
+-- KEYS     the limits, in the order of `limits`
 -- ARGV[1]  JSON:
 --   offset_ms   added to the clock; 0 outside tests
 --   limits      [{kind, count, period_us}]
