@@ -12,7 +12,7 @@ test: ## all that CI checks: formatting, lints, build, tests, a little fuzzing
 fuzz: ## an hour of libFuzzer at each target of fuzz/, or DURATION seconds
 	@scripts/fuzz.sh "$${DURATION:-3600}"
 
-load: ## 80 processes, people and attackers, a store restarted (DURATION, 60 s): the tables of docs/reliability.md
+load: ## 80 processes, people and attackers, a store restarted (DURATION, 60 s)
 	@scripts/load.sh "$${DURATION:-60}"
 
 simulate: ## days of honest people and attackers (SCENARIOS, such as "1a 2"; all): the tables of docs/abuse.md

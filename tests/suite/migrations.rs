@@ -35,13 +35,13 @@ async fn up_applies_all_status_tells_and_down_takes_one_back() {
     assert_eq!(applied(&migrator, Command::Up).await, first(3));
 }
 
-/// The grants are read from the README, so that it cannot tell too few.
+/// The grants are read from the page on deployment, so that it cannot name too few.
 #[tokio::test]
-async fn a_user_with_the_grants_of_the_readme_serves_every_route() {
+async fn a_user_with_the_grants_of_the_deployment_page_serves_every_route() {
     let mut service = Service::start().await;
     let role = service.database.name().to_owned();
-    let readme = include_str!("../../README.md");
-    let (_, from_grants) = readme.split_once("```sql\n").unwrap();
+    let page = include_str!("../../docs/deploy.md");
+    let (_, from_grants) = page.split_once("```sql\n").unwrap();
     let (grants, _) = from_grants.split_once("```").unwrap();
     let grants = grants.replace(" TO otp", &format!(" TO {role}"));
     let admin = service.database.connect().await;

@@ -1,6 +1,6 @@
-//! Hammers the functions, 80 processes of them, with honest and hostile people for a minute, and
-//! restarts a store in the middle. Then everything is compared: what was answered, what was sent, what is stored.
-//! Ends with an error if anything is not as it must be, and prints the tables of `docs/reliability.md`.
+//! Runs 80 processes of the functions under honest and hostile people for a minute, and restarts a
+//! store in the middle. Then it compares all responses, messages and rows. Ends with an error at the
+//! first contradiction, and prints its figures.
 //!
 //!     load [SECONDS]
 #![allow(
