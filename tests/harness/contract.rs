@@ -1,4 +1,4 @@
-//! What an answer may be, whoever asks for whatever: the contract's table of failures, read as a
+//! What a response may be, whoever asks for whatever: the contract's table of failures, read as a
 //! check. `fuzz/` compiles this file, too.
 
 use std::fmt;
@@ -10,7 +10,7 @@ use serde::{
 use serde_json::Value;
 use shared::api::BODY_LIMIT;
 
-use crate::Answer;
+use crate::Response;
 
 /// A route that takes a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +125,7 @@ impl Route {
         }
     }
 
-    /// What it may answer beside what all may.
+    /// Its failures beside those of every route.
     fn rows(self) -> [&'static [Row]; 2] {
         match self {
             Self::Signup => [&WITH_A_PHONE, &AT_SIGNUP],
@@ -157,19 +157,19 @@ impl Route {
         }
     }
 
-    /// What of the answer is against the contract, if anything is. A fault of ours, 500, is: the
-    /// contract has it, and nothing that a client or a store does may bring it about.
-    pub fn fault_of(self, answer: &Answer) -> Option<String> {
-        let fault = |what: &str| Some(format!("{what}: {answer:?}"));
-        let is = |name: &str, value| answer.headers.get(name).map(String::as_str) == Some(value);
+    /// How the response breaks the contract, if it does. A fault of ours, 500, breaks it: the contract
+    /// has it, but nothing that a client or a store does may bring it about.
+    pub fn fault_of(self, response: &Response) -> Option<String> {
+        let fault = |what: &str| Some(format!("{what}: {response:?}"));
+        let is = |name: &str, value| response.headers.get(name).map(String::as_str) == Some(value);
         if !is("content-type", "application/json") || !is("cache-control", "no-store") {
             return fault("headers");
         }
-        if answer.status == 200 {
-            let is_own = self.messages().contains(&answer.text("message"));
+        if response.status == 200 {
+            let is_own = self.messages().contains(&response.text("message"));
             let gives_tokens = matches!(self, Self::Verify | Self::Refresh);
-            let has_tokens = answer.body["tokens"]["token_type"] == "Bearer";
-            return if answer.body["success"] == true && is_own && has_tokens == gives_tokens {
+            let has_tokens = response.body["tokens"]["token_type"] == "Bearer";
+            return if response.body["success"] == true && is_own && has_tokens == gives_tokens {
                 None
             } else {
                 fault("a success of another route")
@@ -178,43 +178,43 @@ impl Route {
         if !ANYWHERE
             .iter()
             .chain(self.rows().into_iter().flatten())
-            .any(|row| *row == answer.failure())
+            .any(|row| *row == response.failure())
         {
             return fault("not a row of the contract");
         }
         let is_extra = |member: &str| match member {
             "error" | "code" => true,
-            "detail" => matches!(answer.status, 400 | 413),
-            "retry_after" => matches!(answer.status, 429 | 503),
-            "attempts_remaining" => answer.status == 401,
+            "detail" => matches!(response.status, 400 | 413),
+            "retry_after" => matches!(response.status, 429 | 503),
+            "attempts_remaining" => response.status == 401,
             _ => false,
         };
-        let mut members = answer.body.as_object().into_iter().flatten();
+        let mut members = response.body.as_object().into_iter().flatten();
         if !members.all(|(member, _)| is_extra(member)) {
             return fault("a member that has no place there");
         }
-        if !is_harmless(answer.text("detail")) {
+        if !is_harmless(response.text("detail")) {
             return fault("a detail that is not one of ours");
         }
-        let seconds = answer.headers.get("retry-after");
+        let seconds = response.headers.get("retry-after");
         let is_told =
-            seconds.is_some_and(|text| text.parse().ok() == answer.body["retry_after"].as_u64());
-        if matches!(answer.status, 429 | 503) != is_told {
+            seconds.is_some_and(|text| text.parse().ok() == response.body["retry_after"].as_u64());
+        if matches!(response.status, 429 | 503) != is_told {
             return fault("Retry-After");
         }
-        if (answer.status == 405) != is("allow", "POST") {
+        if (response.status == 405) != is("allow", "POST") {
             return fault("Allow");
         }
         None
     }
 
-    /// The same for the answer to a POST of this body, sent as this type. It must be refused as
+    /// The same for the response to a POST of this body, sent as this type. It must be refused as
     /// unreadable when it is, and only then.
     pub fn fault_of_post(
         self,
         content_type: Option<&str>,
         body: &[u8],
-        answer: &Answer,
+        response: &Response,
     ) -> Option<String> {
         let expected = if !content_type.is_some_and(is_json) {
             Some("unsupported_media_type")
@@ -230,11 +230,11 @@ impl Route {
             "payload_too_large",
             "invalid_payload",
         ];
-        let told = Some(answer.text("code")).filter(|code| refusals.contains(code));
+        let told = Some(response.text("code")).filter(|code| refusals.contains(code));
         if told != expected {
-            return Some(format!("{expected:?} was due: {answer:?}"));
+            return Some(format!("{expected:?} was due: {response:?}"));
         }
-        self.fault_of(answer)
+        self.fault_of(response)
     }
 
     /// Whether a body is one JSON object of texts, each of a name that the route knows, none twice.

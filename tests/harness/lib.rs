@@ -11,7 +11,6 @@
     reason = "a test stops at the first surprise"
 )]
 
-mod answer;
 mod contract;
 mod database;
 mod function;
@@ -22,6 +21,7 @@ mod phones;
 mod provider;
 mod proxy;
 mod redis_server;
+mod response;
 mod service;
 mod tls;
 mod web;
@@ -30,7 +30,6 @@ use std::{net::TcpListener, time::Duration};
 
 use rand::{RngExt, rand_core::UnwrapErr, rngs::SysRng};
 
-pub use answer::Answer;
 pub use contract::Route;
 pub use database::Database;
 pub use function::{Function, Invocation, Sandbox, binary};
@@ -41,6 +40,7 @@ pub use phones::{fresh_phone, messages_to};
 pub use provider::{Behaviour, Provider};
 pub use proxy::{Fault, Proxy};
 pub use redis_server::RedisServer;
+pub use response::Response;
 pub use service::{
     LIMITS, Service, Tokens, code_in, event, event_from, last_code_to, local_settings, settings,
     sign_up_event, verify_event, wrong,

@@ -19,11 +19,11 @@ pub enum Behaviour {
     Accept,
     /// It takes its time and accepts.
     AcceptAfter(Duration),
-    /// An error answer with this status and AWS error code.
+    /// An error reply with this status and AWS error code.
     Refuse(u16, &'static str),
-    /// No answer, ever.
+    /// No reply, ever.
     Hang,
-    /// The connection is closed instead of an answer.
+    /// The connection is closed instead of a reply.
     BreakOff,
 }
 
@@ -103,7 +103,7 @@ async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
             shared.messages.lock().unwrap().push(message);
         }
         shared.requests.lock().unwrap().push(body);
-        let answer = match behaviour {
+        let reply = match behaviour {
             Behaviour::Accept => accepted(),
             Behaviour::AcceptAfter(time) => {
                 tokio::time::sleep(time).await;
@@ -119,7 +119,7 @@ async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
             Behaviour::Hang => std::future::pending().await,
             Behaviour::BreakOff => return,
         };
-        if client.write_all(answer.as_bytes()).await.is_err() {
+        if client.write_all(reply.as_bytes()).await.is_err() {
             return;
         }
     }

@@ -8,7 +8,7 @@ use signup::Signup;
 use verify::Verify;
 
 use crate::{
-    Answer, Database, PEPPER, Proxy, RedisServer, fresh_phone, messages_to, token_settings,
+    Database, PEPPER, Proxy, RedisServer, Response, fresh_phone, messages_to, token_settings,
 };
 
 /// The service as its clients see it, with proxies between it and its stores.
@@ -44,10 +44,10 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// The tokens of an answer, which must be a success.
-    pub fn of(answer: &Answer) -> Self {
-        assert_eq!(answer.status, 200, "{answer:?}");
-        let tokens = &answer.body["tokens"];
+    /// The tokens of a response, which must be a success.
+    pub fn of(response: &Response) -> Self {
+        assert_eq!(response.status, 200, "{response:?}");
+        let tokens = &response.body["tokens"];
         assert_eq!(tokens["token_type"], "Bearer");
         assert_eq!(tokens["expires_in"], 900);
         let text = |member: &str| tokens[member].as_str().unwrap().to_owned();
@@ -124,7 +124,7 @@ pub fn sign_up_event(phone: &str) -> Value {
     event("POST", "/signup", &body.to_string())
 }
 
-/// Somebody answers with a code.
+/// Somebody submits a code.
 pub fn verify_event(phone: &str, code: &str) -> Value {
     let body = json!({"otp": code, "phone_number": phone});
     event("POST", "/verify", &body.to_string())
@@ -186,70 +186,70 @@ impl Service {
         self.verify.challenges.set_clock_offset(milliseconds);
     }
 
-    pub async fn sign_up(&self, name: &str, phone: &str) -> Answer {
+    pub async fn sign_up(&self, name: &str, phone: &str) -> Response {
         let body = json!({"name": name, "phone_number": phone});
         self.post_signup(&body.to_string()).await
     }
 
     /// A POST to `/signup`, `/login` or `/verify` from a client at this address.
-    pub async fn post_from(&self, address: &str, path: &str, body: &Value) -> Answer {
+    pub async fn post_from(&self, address: &str, path: &str, body: &Value) -> Response {
         let event = event_from(address, path, &body.to_string()).to_string();
         let request = from_str(&event).unwrap();
-        Answer::of_handler(match path {
+        Response::of_handler(match path {
             "/verify" => self.verify.handle(request).await,
             _ => self.signup.handle(request).await,
         })
     }
 
-    pub async fn sign_up_from(&self, address: &str, phone: &str) -> Answer {
+    pub async fn sign_up_from(&self, address: &str, phone: &str) -> Response {
         let body = json!({"name": "Ada", "phone_number": phone});
         self.post_from(address, "/signup", &body).await
     }
 
-    pub async fn verify_from(&self, address: &str, phone: &str, code: &str) -> Answer {
+    pub async fn verify_from(&self, address: &str, phone: &str, code: &str) -> Response {
         let body = json!({"otp": code, "phone_number": phone});
         self.post_from(address, "/verify", &body).await
     }
 
-    pub async fn log_in(&self, phone: &str) -> Answer {
+    pub async fn log_in(&self, phone: &str) -> Response {
         let body = json!({"phone_number": phone});
         self.post_login(&body.to_string()).await
     }
 
-    pub async fn log_in_from(&self, address: &str, phone: &str) -> Answer {
+    pub async fn log_in_from(&self, address: &str, phone: &str) -> Response {
         let body = json!({"phone_number": phone});
         self.post_from(address, "/login", &body).await
     }
 
     /// From a device that may be known.
-    pub async fn log_in_on(&self, device_token: &str, phone: &str) -> Answer {
+    pub async fn log_in_on(&self, device_token: &str, phone: &str) -> Response {
         let body = json!({"phone_number": phone, "device_token": device_token});
         self.post_login(&body.to_string()).await
     }
 
-    pub async fn verify(&self, phone: &str, code: &str) -> Answer {
+    pub async fn verify(&self, phone: &str, code: &str) -> Response {
         let body = json!({"otp": code, "phone_number": phone});
         self.post_verify(&body.to_string()).await
     }
 
-    pub async fn verify_challenge(&self, phone: &str, code: &str, id: &str) -> Answer {
+    pub async fn verify_challenge(&self, phone: &str, code: &str, id: &str) -> Response {
         let body = json!({"otp": code, "phone_number": phone, "challenge_id": id});
         self.post_verify(&body.to_string()).await
     }
 
-    pub async fn post_signup(&self, body: &str) -> Answer {
+    pub async fn post_signup(&self, body: &str) -> Response {
         let request = from_str(&event("POST", "/signup", body).to_string()).unwrap();
-        Answer::of_handler(self.signup.handle(request).await)
+        Response::of_handler(self.signup.handle(request).await)
     }
 
-    pub async fn post_login(&self, body: &str) -> Answer {
+    pub async fn post_login(&self, body: &str) -> Response {
         let request = from_str(&event("POST", "/login", body).to_string()).unwrap();
-        Answer::of_handler(self.signup.handle(request).await)
+        Response::of_handler(self.signup.handle(request).await)
     }
 
-    pub async fn post_verify(&self, body: &str) -> Answer {
+    pub async fn post_verify(&self, body: &str) -> Response {
         let request = from_str(&event("POST", "/verify", body).to_string()).unwrap();
-        Answer::of_handler(self.verify.handle(request).await)
+        Response::of_handler(self.verify.handle(request).await)
     }
 
     /// Signs up, verifies and returns the tokens.
@@ -259,7 +259,7 @@ impl Service {
         Tokens::of(&self.verify(&phone, &code).await)
     }
 
-    pub async fn refresh(&self, token: &str) -> Answer {
+    pub async fn refresh(&self, token: &str) -> Response {
         self.post_session("/token/refresh", &json!({"refresh_token": token}))
             .await
     }
@@ -269,50 +269,50 @@ impl Service {
         Tokens::of(&self.refresh(token).await)
     }
 
-    pub async fn log_out(&self, token: &str) -> Answer {
+    pub async fn log_out(&self, token: &str) -> Response {
         self.post_session("/logout", &json!({"refresh_token": token}))
             .await
     }
 
-    async fn post_session(&self, path: &str, body: &Value) -> Answer {
+    async fn post_session(&self, path: &str, body: &Value) -> Response {
         let request = from_str(&event("POST", path, &body.to_string()).to_string()).unwrap();
-        Answer::of_handler(self.session.handle(request).await)
+        Response::of_handler(self.session.handle(request).await)
     }
 
     /// `GET /me` with this header, if any.
-    pub async fn me(&self, authorization: Option<&str>) -> Answer {
+    pub async fn me(&self, authorization: Option<&str>) -> Response {
         let mut event = event("GET", "/me", "");
         if let Some(text) = authorization {
             event["headers"]["authorization"] = text.into();
         }
         let request = from_str(&event.to_string()).unwrap();
-        Answer::of_handler(self.session.handle(request).await)
+        Response::of_handler(self.session.handle(request).await)
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> Response {
         let request = from_str(&event("GET", path, "").to_string()).unwrap();
-        Answer::of_handler(self.session.handle(request).await)
+        Response::of_handler(self.session.handle(request).await)
     }
 
     /// Signs up and returns the code that was sent.
     pub async fn code_for(&self, phone: &str) -> String {
-        let answer = self.sign_up("Ada", phone).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
+        let response = self.sign_up("Ada", phone).await;
+        assert_eq!(response.status, 200, "{response:?}");
         last_code_to(phone).await
     }
 
     /// Registers the number and returns its user's id.
     pub async fn register(&self, phone: &str) -> i64 {
         let code = self.code_for(phone).await;
-        let answer = self.verify(phone, &code).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-        answer.body["data"]["id"].as_i64().unwrap()
+        let response = self.verify(phone, &code).await;
+        assert_eq!(response.status, 200, "{response:?}");
+        response.body["data"]["id"].as_i64().unwrap()
     }
 
     /// Logs in and returns the code that was sent.
     pub async fn login_code_for(&self, phone: &str) -> String {
-        let answer = self.log_in(phone).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
+        let response = self.log_in(phone).await;
+        assert_eq!(response.status, 200, "{response:?}");
         last_code_to(phone).await
     }
 }

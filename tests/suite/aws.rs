@@ -20,7 +20,7 @@ fn moto() -> String {
 /// Stores a secret and returns its ARN.
 async fn secret(text: &str) -> String {
     let name = format!("otp-auth-{}", harness::random_number());
-    let answer = reqwest::Client::new()
+    let reply = reqwest::Client::new()
         .post(moto())
         .header("X-Amz-Target", "secretsmanager.CreateSecret")
         .header("Content-Type", "application/x-amz-json-1.1")
@@ -33,8 +33,8 @@ async fn secret(text: &str) -> String {
         .send()
         .await
         .unwrap();
-    let answer: Value = answer.json().await.unwrap();
-    answer["ARN"].as_str().unwrap().to_owned()
+    let reply: Value = reply.json().await.unwrap();
+    reply["ARN"].as_str().unwrap().to_owned()
 }
 
 async fn start_signup(service: &Service, own: &[(&str, &str)]) -> Function {
@@ -58,8 +58,8 @@ async fn the_pepper_comes_from_the_secret_and_not_from_the_environment() {
     let mut signup = start_signup(&service, &[("SECRET_ARN", &arn), ("OTP_PEPPER", another)]).await;
     let phone = fresh_phone();
     let body = json!({"name": "Ada", "phone_number": phone}).to_string();
-    let answer = signup.answer(&event("POST", "/signup", &body)).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let response = signup.send(&event("POST", "/signup", &body)).await;
+    assert_eq!(response.status, 200, "{response:?}");
     let code = messages_to(&phone).await[0][..6].to_owned();
     assert_eq!(service.verify(&phone, &code).await.status, 200);
 }
@@ -83,7 +83,7 @@ async fn a_secret_that_cannot_be_used_ends_the_process_and_is_not_quoted() {
     }
 }
 
-/// What a client says to a server that answers with `greeting` at first.
+/// What a client says to a server that greets it with `greeting`.
 async fn first_words(listener: TcpListener, greeting: &[u8]) -> String {
     let (mut client, _) = listener.accept().await.unwrap();
     let mut heard = Vec::new();

@@ -1,6 +1,6 @@
 //! Several challenges of one phone: a client that keeps its challenge id depends on nobody else.
 
-use harness::{Answer, Service, fresh_phone, last_code_to, wrong};
+use harness::{Response, Service, fresh_phone, last_code_to, wrong};
 use serde_json::json;
 
 use crate::limits::assert_limited;
@@ -17,8 +17,8 @@ async fn challenge(service: &Service, phone: &str) -> (String, String) {
     )
 }
 
-fn is_in(answer: &Answer) -> bool {
-    answer.text("message") == "User registered successfully"
+fn is_in(response: &Response) -> bool {
+    response.text("message") == "User registered successfully"
 }
 
 #[tokio::test]
@@ -27,14 +27,14 @@ async fn an_older_challenge_works_by_its_id_after_a_resend_and_a_strangers_reque
     let phone = fresh_phone();
     let (id, code) = challenge(&service, &phone).await;
     challenge(&service, &phone).await;
-    for answer in [
+    for response in [
         service.sign_up_from(STRANGER, &phone).await,
         service.log_in_from(STRANGER, &phone).await,
     ] {
-        assert_eq!(answer.status, 200);
+        assert_eq!(response.status, 200);
     }
-    let answer = service.verify_challenge(&phone, &code, &id).await;
-    assert!(is_in(&answer), "{answer:?}");
+    let response = service.verify_challenge(&phone, &code, &id).await;
+    assert!(is_in(&response), "{response:?}");
 }
 
 #[tokio::test]
@@ -47,8 +47,8 @@ async fn without_an_id_only_the_newest_challenge_is_meant() {
     while newer == older {
         newer = challenge(&service, &phone).await.1;
     }
-    let answer = service.verify(&phone, &older).await;
-    assert_eq!(answer.text("code"), "otp_mismatch");
+    let response = service.verify(&phone, &older).await;
+    assert_eq!(response.text("code"), "otp_mismatch");
     assert!(is_in(&service.verify(&phone, &newer).await));
 }
 
@@ -62,15 +62,15 @@ async fn a_stranger_without_the_id_spends_none_of_the_owners_attempts() {
     }
     let (id, code) = challenge(&service, &phone).await;
     for remaining in [4, 3, 2, 1, 0] {
-        let answer = service.verify_from(STRANGER, &phone, &wrong(&code)).await;
-        assert_eq!(answer.body["attempts_remaining"], remaining);
+        let response = service.verify_from(STRANGER, &phone, &wrong(&code)).await;
+        assert_eq!(response.body["attempts_remaining"], remaining);
     }
     let spent = service.verify_from(STRANGER, &phone, &code).await;
     assert_eq!(spent.text("code"), "too_many_attempts");
 
     for remaining in [4, 3, 2, 1] {
-        let answer = service.verify_challenge(&phone, &wrong(&code), &id).await;
-        assert_eq!(answer.body["attempts_remaining"], remaining);
+        let response = service.verify_challenge(&phone, &wrong(&code), &id).await;
+        assert_eq!(response.body["attempts_remaining"], remaining);
     }
     assert!(is_in(&service.verify_challenge(&phone, &code, &id).await));
 }
@@ -81,13 +81,13 @@ async fn a_challenge_takes_so_many_wrong_codes_by_id_and_its_phone_is_not_locked
     let phone = fresh_phone();
     let (id, code) = challenge(&service, &phone).await;
     for _ in 0..5 {
-        let answer = service.verify_challenge(&phone, &wrong(&code), &id).await;
-        assert_eq!(answer.text("code"), "otp_mismatch");
+        let response = service.verify_challenge(&phone, &wrong(&code), &id).await;
+        assert_eq!(response.text("code"), "otp_mismatch");
     }
-    let answer = service.verify_challenge(&phone, &code, &id).await;
+    let response = service.verify_challenge(&phone, &code, &id).await;
     let exhausted = (429, "Too many attempts", "too_many_attempts");
-    assert_eq!(answer.failure(), exhausted);
-    assert!((290..=300).contains(&answer.retry_after()));
+    assert_eq!(response.failure(), exhausted);
+    assert!((290..=300).contains(&response.retry_after()));
     let (id, code) = challenge(&service, &phone).await;
     assert!(is_in(&service.verify_challenge(&phone, &code, &id).await));
 }
@@ -98,8 +98,8 @@ async fn a_challenge_id_of_another_phone_finds_nothing() {
     let (ada, eve) = (fresh_phone(), fresh_phone());
     let (id, code) = challenge(&service, &ada).await;
     challenge(&service, &eve).await;
-    let answer = service.verify_challenge(&eve, &code, &id).await;
-    assert_eq!(answer.text("code"), "otp_expired");
+    let response = service.verify_challenge(&eve, &code, &id).await;
+    assert_eq!(response.text("code"), "otp_expired");
     assert!(is_in(&service.verify_challenge(&ada, &code, &id).await));
 }
 
@@ -108,19 +108,19 @@ async fn polling_without_an_id_counts_from_the_first_poll_whatever_it_finds() {
     let service = Service::start_with(&[("LIMIT_GUESSES", "3/10m")]).await;
     let phone = fresh_phone();
     for submitted in ["123456", "12345678"] {
-        let answer = service.verify_from(STRANGER, &phone, submitted).await;
-        assert_eq!(answer.text("code"), "otp_expired");
+        let response = service.verify_from(STRANGER, &phone, submitted).await;
+        assert_eq!(response.text("code"), "otp_expired");
     }
     let (id, code) = challenge(&service, &phone).await;
     // Another length than the challenge's costs no attempt, but a poll.
-    let answer = service.verify_from(STRANGER, &phone, "12345678").await;
-    assert_eq!(answer.text("code"), "otp_mismatch");
-    assert_eq!(answer.body.get("attempts_remaining"), None);
+    let response = service.verify_from(STRANGER, &phone, "12345678").await;
+    assert_eq!(response.text("code"), "otp_mismatch");
+    assert_eq!(response.body.get("attempts_remaining"), None);
     assert_limited(&service.verify_from(STRANGER, &phone, &code).await);
     // With the id the limit does not apply, whatever the address.
     let body = json!({"otp": code, "phone_number": phone, "challenge_id": id});
-    let answer = service.post_from(STRANGER, "/verify", &body).await;
-    assert!(is_in(&answer), "{answer:?}");
+    let response = service.post_from(STRANGER, "/verify", &body).await;
+    assert!(is_in(&response), "{response:?}");
 }
 
 #[tokio::test]
@@ -132,9 +132,9 @@ async fn a_code_of_another_valid_length_is_not_counted() {
         for submitted in ["12345678", "1234567890"] {
             let by_id = service.verify_challenge(&phone, submitted, &id).await;
             let without = service.verify(&phone, submitted).await;
-            for answer in [by_id, without] {
-                assert_eq!(answer.failure(), (401, "Invalid OTP", "otp_mismatch"));
-                assert_eq!(answer.body.get("attempts_remaining"), None);
+            for response in [by_id, without] {
+                assert_eq!(response.failure(), (401, "Invalid OTP", "otp_mismatch"));
+                assert_eq!(response.body.get("attempts_remaining"), None);
             }
         }
     }
@@ -180,10 +180,10 @@ async fn a_phones_owner_shares_the_newest_code_when_a_stranger_has_used_up_its_l
         assert!((290..=300).contains(&expires_in), "{expires_in}");
         assert_eq!(harness::messages_to(&phone).await.len(), 2);
         let id = shared.text("challenge_id");
-        let answer = service.verify_challenge(&phone, &wrong(&code), id).await;
-        assert_eq!(answer.body["attempts_remaining"], 4);
-        let answer = service.verify_challenge(&phone, &code, id).await;
-        assert_eq!(answer.text("message"), "User logged in successfully");
+        let response = service.verify_challenge(&phone, &wrong(&code), id).await;
+        assert_eq!(response.body["attempts_remaining"], 4);
+        let response = service.verify_challenge(&phone, &code, id).await;
+        assert_eq!(response.text("message"), "User logged in successfully");
         // It was one code, and it is used: nobody shares it any more.
         assert_limited(&service.log_in_from("198.51.100.2", &phone).await);
     }
@@ -212,8 +212,8 @@ async fn sharing_a_code_costs_the_address_and_lets_nobody_use_it_twice() {
         &service.verify_challenge(&phone, &code, &ids[0]).await
     ));
     for id in [ids[0].as_str(), &ids[1], ""] {
-        let answer = service.verify_challenge(&phone, &code, id).await;
-        assert_eq!(answer.text("code"), "otp_expired");
+        let response = service.verify_challenge(&phone, &code, id).await;
+        assert_eq!(response.text("code"), "otp_expired");
     }
 }
 
@@ -278,8 +278,8 @@ async fn a_short_code_is_not_shared_once_new_ones_are_longer() {
         }
         let id = shared.text("challenge_id");
         for _ in 0..5 {
-            let answer = service.verify_challenge(&phone, &wrong(&code), id).await;
-            guesses += u32::from(answer.text("code") == "otp_mismatch");
+            let response = service.verify_challenge(&phone, &wrong(&code), id).await;
+            guesses += u32::from(response.text("code") == "otp_mismatch");
         }
     }
     assert_eq!(guesses, 5);
@@ -319,8 +319,8 @@ async fn only_the_phones_limit_is_a_reason_to_share_and_no_known_device_does() {
     let service = Service::start_with(&settings).await;
     let phone = fresh_phone();
     let code = service.code_for(&phone).await;
-    let answer = service.verify(&phone, &code).await;
-    let device = answer.text("device_token").to_owned();
+    let response = service.verify(&phone, &code).await;
+    let device = response.text("device_token").to_owned();
     assert_eq!(service.log_in_on(&device, &phone).await.status, 200);
     assert_limited(&service.log_in_on(&device, &phone).await);
     assert_eq!(service.log_in_from(STRANGER, &phone).await.status, 200);

@@ -1,15 +1,15 @@
 //! Codes under attack.
 
 use futures_util::future::join_all;
-use harness::{Answer, Service, fresh_phone, last_code_to, messages_to, wrong};
+use harness::{Response, Service, fresh_phone, last_code_to, messages_to, wrong};
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::json;
 use shared::challenge::ChallengeId;
 
-fn count(answers: &[Answer], status: u64, code: &str) -> usize {
-    answers
+fn count(responses: &[Response], status: u64, code: &str) -> usize {
+    responses
         .iter()
-        .filter(|answer| answer.status == status && answer.text("code") == code)
+        .filter(|response| response.status == status && response.text("code") == code)
         .count()
 }
 
@@ -18,9 +18,9 @@ async fn a_hundred_right_answers_at_once_register_one_user() {
     let service = Service::start().await;
     let phone = fresh_phone();
     let code = service.code_for(&phone).await;
-    let answers = join_all((0..100).map(|_| service.verify(&phone, &code))).await;
-    assert_eq!(count(&answers, 200, ""), 1);
-    assert_eq!(count(&answers, 401, "otp_expired"), 99);
+    let responses = join_all((0..100).map(|_| service.verify(&phone, &code))).await;
+    assert_eq!(count(&responses, 200, ""), 1);
+    assert_eq!(count(&responses, 401, "otp_expired"), 99);
     assert_eq!(service.database.count_users().await, 1);
 }
 
@@ -39,14 +39,14 @@ async fn a_hundred_right_answers_over_ten_connections_register_one_user() {
     }
     let body = json!({"otp": code, "phone_number": phone}).to_string();
     let event = harness::event("POST", "/verify", &body).to_string();
-    let answers = join_all((0..100).map(|i| {
+    let responses = join_all((0..100).map(|i| {
         let request = lambda_http::request::from_str(&event).unwrap();
         let verify = &functions[i % functions.len()];
-        async { Answer::of_handler(verify.handle(request).await) }
+        async { Response::of_handler(verify.handle(request).await) }
     }))
     .await;
-    assert_eq!(count(&answers, 200, ""), 1);
-    assert_eq!(count(&answers, 401, "otp_expired"), 99);
+    assert_eq!(count(&responses, 200, ""), 1);
+    assert_eq!(count(&responses, 401, "otp_expired"), 99);
     assert_eq!(service.database.count_users().await, 1);
 }
 
@@ -56,11 +56,11 @@ async fn of_fifty_wrong_answers_at_once_five_are_evaluated_and_the_right_one_is_
     let phone = fresh_phone();
     let code = service.code_for(&phone).await;
     let other = wrong(&code);
-    let answers = join_all((0..50).map(|_| service.verify(&phone, &other))).await;
-    assert_eq!(count(&answers, 401, "otp_mismatch"), 5);
-    assert_eq!(count(&answers, 429, "too_many_attempts"), 45);
-    let answer = service.verify(&phone, &code).await;
-    assert_eq!(answer.text("code"), "too_many_attempts");
+    let responses = join_all((0..50).map(|_| service.verify(&phone, &other))).await;
+    assert_eq!(count(&responses, 401, "otp_mismatch"), 5);
+    assert_eq!(count(&responses, 429, "too_many_attempts"), 45);
+    let response = service.verify(&phone, &code).await;
+    assert_eq!(response.text("code"), "too_many_attempts");
     assert_eq!(service.database.count_users().await, 0);
 }
 
@@ -165,9 +165,9 @@ async fn otp_of_another_type_is_400_and_spends_no_attempt() {
         json!(null),
     ] {
         let body = json!({"otp": otp, "phone_number": phone}).to_string();
-        let answer = service.post_verify(&body).await;
+        let response = service.post_verify(&body).await;
         assert_eq!(
-            answer.failure(),
+            response.failure(),
             (400, "Invalid request payload", "invalid_payload")
         );
     }
@@ -205,8 +205,8 @@ async fn a_code_works_until_just_before_it_expires_by_redis_clock() {
     service.set_clock_offset(290_000);
     assert_eq!(service.verify(&early, &early_code).await.status, 200);
     service.set_clock_offset(300_000);
-    let answer = service.verify(&late, &late_code).await;
-    assert_eq!(answer.text("code"), "otp_expired");
+    let response = service.verify(&late, &late_code).await;
+    assert_eq!(response.text("code"), "otp_expired");
 }
 
 #[tokio::test]
@@ -231,11 +231,11 @@ async fn spellings_of_one_number_are_one_person() {
     let service = Service::start().await;
     let phone = fresh_phone();
     let spelled = format!("({}) {}-{} ", &phone[..3], &phone[3..6], &phone[6..]);
-    let answer = service.sign_up("Ada", &spelled).await;
-    assert_eq!(answer.status, 200);
+    let response = service.sign_up("Ada", &spelled).await;
+    assert_eq!(response.status, 200);
     let code = messages_to(&phone).await[0][..6].to_owned();
-    let answer = service.verify(&phone, &code).await;
-    assert_eq!(answer.body["data"]["phone_number"], phone);
+    let response = service.verify(&phone, &code).await;
+    assert_eq!(response.body["data"]["phone_number"], phone);
     assert_eq!(service.sign_up("Ada", &spelled).await.status, 409);
 }
 
@@ -268,8 +268,8 @@ fn no_field_reaches_redis_or_postgres_as_anything_but_data() {
                     assert!([400, 401].contains(&status), "{text:?}: {status}");
                 }
                 let own = fresh_phone();
-                let answer = service.sign_up(&name, &own).await;
-                if answer.status == 200 {
+                let response = service.sign_up(&name, &own).await;
+                if response.status == 200 {
                     let code = messages_to(&own).await[0][..6].to_owned();
                     let user = service.verify(&own, &code).await;
                     assert_eq!(user.body["data"]["name"], name.trim());

@@ -15,10 +15,10 @@ const EXPIRED: (u64, &str, &str) = (401, "Invalid or expired OTP", "otp_expired"
 async fn signup_sends_a_code_and_answers_how_to_go_on() {
     let service = Service::start_with(&[("LIMIT_PHONE", "")]).await;
     let phone = fresh_phone();
-    let answer = service.sign_up("Ada", &phone).await;
-    let id = answer.text("challenge_id").to_owned();
+    let response = service.sign_up("Ada", &phone).await;
+    let id = response.text("challenge_id").to_owned();
     assert_eq!(
-        (answer.status, &answer.body),
+        (response.status, &response.body),
         (
             200,
             &json!({
@@ -32,8 +32,8 @@ async fn signup_sends_a_code_and_answers_how_to_go_on() {
         )
     );
     assert_eq!(id.len(), 32);
-    assert_eq!(answer.headers["content-type"], "application/json");
-    assert_eq!(answer.headers["cache-control"], "no-store");
+    assert_eq!(response.headers["content-type"], "application/json");
+    assert_eq!(response.headers["cache-control"], "no-store");
     assert_eq!(messages_to(&phone).await.len(), 1);
 }
 
@@ -42,9 +42,9 @@ async fn verify_with_the_right_code_registers_and_answers_the_user() {
     let service = Service::start().await;
     let phone = fresh_phone();
     let code = service.code_for(&phone).await;
-    let answer = service.verify(&phone, &code).await;
-    let tokens = Tokens::of(&answer);
-    let device_token = answer.text("device_token").to_owned();
+    let response = service.verify(&phone, &code).await;
+    let tokens = Tokens::of(&response);
+    let device_token = response.text("device_token").to_owned();
 
     let row = service
         .database
@@ -58,13 +58,13 @@ async fn verify_with_the_right_code_registers_and_answers_the_user() {
         .await
         .unwrap();
     assert_eq!(
-        (answer.status, &answer.body),
+        (response.status, &response.body),
         (
             200,
             &json!({
                 "success": true,
                 "message": "User registered successfully",
-                "device_token": answer.body["device_token"],
+                "device_token": response.body["device_token"],
                 "data": {
                     "id": row.get::<_, i64>(0),
                     "created_at": row.get::<_, String>(1),
@@ -104,16 +104,16 @@ async fn verify_with_a_wrong_code_is_401_and_counts_down_to_429() {
     let phone = fresh_phone();
     let code = service.code_for(&phone).await;
     for remaining in (0..5).rev() {
-        let answer = service.verify(&phone, &wrong(&code)).await;
-        assert_eq!(answer.failure(), (401, "Invalid OTP", "otp_mismatch"));
-        assert_eq!(answer.body["attempts_remaining"], remaining);
+        let response = service.verify(&phone, &wrong(&code)).await;
+        assert_eq!(response.failure(), (401, "Invalid OTP", "otp_mismatch"));
+        assert_eq!(response.body["attempts_remaining"], remaining);
     }
-    let answer = service.verify(&phone, &code).await;
+    let response = service.verify(&phone, &code).await;
     assert_eq!(
-        answer.failure(),
+        response.failure(),
         (429, "Too many attempts", "too_many_attempts")
     );
-    assert!((1..=300).contains(&answer.retry_after()));
+    assert!((1..=300).contains(&response.retry_after()));
 }
 
 #[tokio::test]
@@ -132,9 +132,9 @@ async fn verify_with_a_code_of_the_wrong_shape_is_401_without_asking_redis_or_an
         "１２３４５６",
     ] {
         for _ in 0..6 {
-            let answer = service.verify(&phone, text).await;
-            assert_eq!(answer.failure(), (401, "Invalid OTP", "otp_mismatch"));
-            assert_eq!(answer.body["attempts_remaining"], Value::Null);
+            let response = service.verify(&phone, text).await;
+            assert_eq!(response.failure(), (401, "Invalid OTP", "otp_mismatch"));
+            assert_eq!(response.body["attempts_remaining"], Value::Null);
         }
     }
     assert_eq!(service.redis.round_trips(), before);
@@ -144,8 +144,8 @@ async fn verify_with_a_code_of_the_wrong_shape_is_401_without_asking_redis_or_an
 #[tokio::test]
 async fn verify_of_a_phone_that_never_asked_is_401() {
     let service = Service::start().await;
-    let answer = service.verify(&fresh_phone(), "123456").await;
-    assert_eq!(answer.failure(), EXPIRED);
+    let response = service.verify(&fresh_phone(), "123456").await;
+    assert_eq!(response.failure(), EXPIRED);
 }
 
 #[tokio::test]
@@ -159,11 +159,11 @@ async fn verify_means_the_challenge_that_it_names() {
         "x".to_owned(),
         sent.text("challenge_id").to_uppercase() + " ",
     ] {
-        let answer = service.verify_challenge(&phone, &code, &other).await;
-        assert_eq!(answer.failure(), EXPIRED, "{other}");
+        let response = service.verify_challenge(&phone, &code, &other).await;
+        assert_eq!(response.failure(), EXPIRED, "{other}");
     }
-    let answer = service.verify_challenge(&phone, &code, sent.text("challenge_id"));
-    assert_eq!(answer.await.status, 200);
+    let response = service.verify_challenge(&phone, &code, sent.text("challenge_id"));
+    assert_eq!(response.await.status, 200);
 }
 
 #[tokio::test]
@@ -173,14 +173,14 @@ async fn verify_without_a_challenge_id_is_400_where_one_is_required() {
     let sent = service.sign_up("Ada", &phone).await;
     let code = messages_to(&phone).await[0][..6].to_owned();
     for _ in 0..6 {
-        let answer = service.verify(&phone, &wrong(&code)).await;
+        let response = service.verify(&phone, &wrong(&code)).await;
         assert_eq!(
-            answer.failure(),
+            response.failure(),
             (400, "Challenge id is required", "missing_field")
         );
     }
-    let answer = service.verify_challenge(&phone, &code, sent.text("challenge_id"));
-    assert_eq!(answer.await.status, 200);
+    let response = service.verify_challenge(&phone, &code, sent.text("challenge_id"));
+    assert_eq!(response.await.status, 200);
 }
 
 #[tokio::test]
@@ -204,10 +204,10 @@ async fn a_fault_of_ours_is_500_and_tells_nothing() {
         .await
         .unwrap();
     let internal = json!({"error": "Internal error", "code": "internal"});
-    for answer in [
+    for response in [
         service.sign_up("Ada", &phone).await,
         service.verify(&phone, &code).await,
     ] {
-        assert_eq!((answer.status, answer.body), (500, internal.clone()));
+        assert_eq!((response.status, response.body), (500, internal.clone()));
     }
 }

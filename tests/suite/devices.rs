@@ -1,6 +1,6 @@
 //! Known devices: no stranger can use up what somebody needs who signed in before.
 
-use harness::{Answer, Service, fresh_phone, last_code_to, wrong};
+use harness::{Response, Service, fresh_phone, last_code_to, wrong};
 use serde_json::json;
 
 use crate::limits::{assert_limited, neighbour};
@@ -8,12 +8,12 @@ use crate::limits::{assert_limited, neighbour};
 /// Registers the number and returns its device token.
 async fn known_device(service: &Service, phone: &str) -> String {
     let code = service.code_for(phone).await;
-    let answer = service.verify(phone, &code).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
-    answer.text("device_token").to_owned()
+    let response = service.verify(phone, &code).await;
+    assert_eq!(response.status, 200, "{response:?}");
+    response.text("device_token").to_owned()
 }
 
-async fn submit_newest(service: &Service, phone: &str, sent: &Answer) -> Answer {
+async fn submit_newest(service: &Service, phone: &str, sent: &Response) -> Response {
     assert_eq!(sent.status, 200, "{sent:?}");
     let code = last_code_to(phone).await;
     let id = sent.text("challenge_id");
@@ -46,10 +46,10 @@ async fn a_known_device_gets_in_when_strangers_have_used_up_phone_range_and_addr
         assert_limited(&service.log_in(&phone).await);
 
         let sent = service.log_in_on(&device, &phone).await;
-        let answer = submit_newest(&service, &phone, &sent).await;
-        assert_eq!(answer.text("message"), "User logged in successfully");
+        let response = submit_newest(&service, &phone, &sent).await;
+        assert_eq!(response.text("message"), "User logged in successfully");
         // It is the same device, and stays so.
-        let again = answer.text("device_token");
+        let again = response.text("device_token");
         assert_eq!(again, device, "a new device would have a limit of its own");
     }
 }
@@ -130,8 +130,8 @@ async fn whoever_fills_the_ceiling_of_a_range_keeps_no_known_device_out() {
     }
     assert_limited(&service.sign_up("Eve", &neighbour(&phone, 3)).await);
     let sent = service.log_in_on(&device, &phone).await;
-    let answer = submit_newest(&service, &phone, &sent).await;
-    assert_eq!(answer.status, 200);
+    let response = submit_newest(&service, &phone, &sent).await;
+    assert_eq!(response.status, 200);
     assert_limited(&service.log_in_on(&device, &phone).await);
 }
 
@@ -147,8 +147,8 @@ async fn codes_of_a_known_device_stay_short_and_add_no_misses() {
         let code = last_code_to(&phone).await;
         for _ in 0..4 {
             let id = sent.text("challenge_id");
-            let answer = service.verify_challenge(&phone, &wrong(&code), id).await;
-            assert_eq!(answer.text("code"), "otp_mismatch");
+            let response = service.verify_challenge(&phone, &wrong(&code), id).await;
+            assert_eq!(response.text("code"), "otp_mismatch");
         }
     }
     assert_eq!(service.log_in(&phone).await.body["code_length"], 6);
@@ -167,8 +167,8 @@ async fn codes_of_a_known_device_stay_short_and_add_no_misses() {
     assert_ne!(other.body["code_length"], 6);
     let sent = service.log_in_on(&device, &phone).await;
     assert_eq!(sent.body["code_length"], 6);
-    let answer = submit_newest(&service, &phone, &sent).await;
-    assert_eq!(answer.status, 200);
+    let response = submit_newest(&service, &phone, &sent).await;
+    assert_eq!(response.status, 200);
 }
 
 #[tokio::test]
@@ -180,16 +180,16 @@ async fn guesses_without_the_id_at_a_known_devices_code_count_as_any() {
     let code = last_code_to(&phone).await;
     let mut evaluated = 0;
     for _ in 0..10 {
-        let answer = service
+        let response = service
             .verify_from("198.51.100.1", &phone, &wrong(&code))
             .await;
-        evaluated += u32::from(answer.body.get("attempts_remaining").is_some());
+        evaluated += u32::from(response.body.get("attempts_remaining").is_some());
     }
     assert_eq!(evaluated, 5);
     let other = service.sign_up("Ada", &fresh_phone()).await;
     assert_eq!(other.body["code_length"], 8);
-    let answer = submit_newest(&service, &phone, &sent).await;
-    assert_eq!(answer.status, 200);
+    let response = submit_newest(&service, &phone, &sent).await;
+    assert_eq!(response.status, 200);
 }
 
 #[tokio::test]
@@ -197,10 +197,10 @@ async fn a_device_token_tells_nobody_else_anything_and_signs_nobody_in() {
     let service = Service::start().await;
     let phone = fresh_phone();
     let device = known_device(&service, &phone).await;
-    let answer = service.refresh(&device).await;
-    assert_eq!(answer.text("code"), "invalid_token");
-    let answer = service.me(Some(&format!("Bearer {device}"))).await;
-    assert_eq!(answer.status, 401);
+    let response = service.refresh(&device).await;
+    assert_eq!(response.text("code"), "invalid_token");
+    let response = service.me(Some(&format!("Bearer {device}"))).await;
+    assert_eq!(response.status, 401);
     let dump: Vec<String> = service.redis_server.run(&["KEYS", "*"]).await;
     assert!(dump.iter().all(|key| !key.contains(&device[32..])));
 }

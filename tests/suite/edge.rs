@@ -1,9 +1,9 @@
-//! Whatever arrives, the answer is one of the contract's, and the next event is served.
+//! Whatever arrives, the response is one of the contract's, and the next event is served.
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use harness::{
-    Answer, Database, Function, Invocation, RedisServer, Route, Service, event, local_settings,
+    Database, Function, Invocation, RedisServer, Response, Route, Service, event, local_settings,
 };
 use lambda_http::{Body, request};
 use proptest::{
@@ -89,9 +89,9 @@ fn set_content_type(event: &mut Value, content_type: Option<&str>) {
     }
 }
 
-async fn answer_to(service: &Service, route: Route, event: &Value) -> Answer {
+async fn response_to(service: &Service, route: Route, event: &Value) -> Response {
     let request = request::from_str(&event.to_string()).unwrap();
-    Answer::of_handler(match route {
+    Response::of_handler(match route {
         Route::Signup | Route::Login => service.signup.handle(request).await,
         Route::Verify => service.verify.handle(request).await,
         Route::Refresh | Route::Logout => service.session.handle(request).await,
@@ -248,14 +248,14 @@ fn any_body() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// The answer as far as it does not change from one time to the next.
-fn gist(answer: &Answer) -> (u64, String, String) {
-    let (status, error, code) = answer.failure();
-    let told = format!("{error}{}", answer.text("message"));
+/// The response as far as it does not change from one time to the next.
+fn gist(response: &Response) -> (u64, String, String) {
+    let (status, error, code) = response.failure();
+    let told = format!("{error}{}", response.text("message"));
     (
         status,
         format!("{code}: {told}"),
-        answer.text("detail").to_owned(),
+        response.text("detail").to_owned(),
     )
 }
 
@@ -278,10 +278,10 @@ fn any_body_gets_the_same_answer_of_the_contract_in_every_kind_of_event() {
                 for route in Route::ALL {
                     let mut gists = BTreeSet::new();
                     for event in deliveries(route, content_type, &body) {
-                        let answer = answer_to(&service, route, &event).await;
-                        let fault = route.fault_of_post(content_type, &body, &answer);
+                        let response = response_to(&service, route, &event).await;
+                        let fault = route.fault_of_post(content_type, &body, &response);
                         assert_eq!(fault, None, "{event}");
-                        gists.insert(gist(&answer));
+                        gists.insert(gist(&response));
                     }
                     assert_eq!(gists.len(), 1, "{gists:?}");
                 }
@@ -359,16 +359,16 @@ async fn an_event_of_any_kind_costs_at_most_its_own_answer() {
         for _ in 0..250 {
             let disturbed = events.new_tree(&mut runner).unwrap().current();
             match function.invoke(&disturbed).await {
-                Invocation::Answered(payload) => {
+                Invocation::Responded(payload) => {
                     answered += 1;
-                    let answer = Answer::of_function(&payload);
-                    assert_eq!(route.fault_of(&answer), None, "{disturbed}");
+                    let response = Response::of_function(&payload);
+                    assert_eq!(route.fault_of(&response), None, "{disturbed}");
                 }
                 // It never became a request.
                 Invocation::Failed => {}
                 Invocation::Exited(status) => panic!("{status}: {disturbed}"),
             }
-            let next = function.answer(&event("POST", route.path(), "{}")).await;
+            let next = function.send(&event("POST", route.path(), "{}")).await;
             assert_eq!(next.text("code"), "missing_field");
         }
         assert!(answered > 50, "hardly any event was one: {answered}");

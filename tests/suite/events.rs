@@ -32,17 +32,20 @@ async fn every_fixture_gets_the_answer_that_is_written_down_for_it() {
             Some("session") => &mut session,
             other => panic!("{file} is for {other:?}"),
         };
-        let answer = function.answer(&read(file)).await;
-        assert_eq!(answer.status, expected["status"], "{file}: {answer:?}");
-        assert_eq!(answer.headers["content-type"], "application/json", "{file}");
+        let response = function.send(&read(file)).await;
+        assert_eq!(response.status, expected["status"], "{file}: {response:?}");
+        assert_eq!(
+            response.headers["content-type"], "application/json",
+            "{file}"
+        );
         let caching = expected["headers"]["cache-control"].as_str();
         let caching = caching.unwrap_or("no-store");
-        assert_eq!(answer.headers["cache-control"], caching, "{file}");
+        assert_eq!(response.headers["cache-control"], caching, "{file}");
         for (member, value) in expected["body"].as_object().unwrap() {
-            assert_eq!(&answer.body[member], value, "{file}");
+            assert_eq!(&response.body[member], value, "{file}");
         }
         for (name, value) in expected["headers"].as_object().into_iter().flatten() {
-            assert_eq!(&answer.headers[name], value, "{file}");
+            assert_eq!(&response.headers[name], value, "{file}");
         }
     }
 }
@@ -72,15 +75,15 @@ async fn an_event_that_is_no_request_gets_a_response_and_a_line_and_the_next_eve
         "signup-unreadable-host-rest-stage.json",
         "signup-unreadable-base64.json",
     ] {
-        let refused = signup.answer(&read(file)).await;
+        let refused = signup.send(&read(file)).await;
         let expected = (400, "Invalid request payload", "invalid_payload");
         assert_eq!(refused.failure(), expected, "{file}");
-        let line = signup.answer_lines().pop().unwrap();
+        let line = signup.response_lines().pop().unwrap();
         assert_eq!(line["status"], 400, "{file}");
         assert_eq!(line["function"], "signup", "{file}");
         let request_id = line["span"]["requestId"].as_str().unwrap();
         assert_eq!(request_id.len(), 36, "{file}");
-        let next = signup.answer(&event("POST", "/signup", "{}")).await;
+        let next = signup.send(&event("POST", "/signup", "{}")).await;
         assert_eq!(next.text("code"), "missing_field", "{file}");
     }
 }

@@ -1,4 +1,4 @@
-//! Whatever breaks: the answer is in time and right, and nothing is lost. The cells of
+//! Whatever breaks: the response is in time and right, and nothing is lost. The cells of
 //! docs/reliability.md.
 
 mod connections;
@@ -6,12 +6,12 @@ mod deadlines;
 mod processes;
 mod schedules;
 
-use harness::{Answer, Database, PATIENCE};
+use harness::{Database, PATIENCE, Response};
 
-/// An answer, which has to come before the patience ends.
-pub async fn in_time(answer: impl Future<Output = Answer>) -> Answer {
-    let answer = tokio::time::timeout(PATIENCE, answer).await;
-    answer.expect("no answer in time")
+/// A response, which has to come before the patience ends.
+pub async fn in_time(response: impl Future<Output = Response>) -> Response {
+    let response = tokio::time::timeout(PATIENCE, response).await;
+    response.expect("no response in time")
 }
 
 /// How many users have this number.

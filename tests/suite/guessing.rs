@@ -1,13 +1,13 @@
 //! Guessing makes codes longer. It opens nothing and locks nobody out.
 
-use harness::{Answer, Service, fresh_phone, last_code_to, wrong};
+use harness::{Response, Service, fresh_phone, last_code_to, wrong};
 
 use crate::limits::{assert_limited, neighbour};
 
 const HERE: &str = "203.0.113.10";
 const DAY: i64 = 86_400_000;
 
-fn code_length(sent: &Answer) -> u64 {
+fn code_length(sent: &Response) -> u64 {
     assert_eq!(sent.status, 200, "{sent:?}");
     sent.body["code_length"].as_u64().unwrap()
 }
@@ -20,8 +20,8 @@ async fn guess_at(service: &Service, phone: &str, wrong_codes: usize) -> (String
     let code = last_code_to(phone).await;
     assert_eq!(code.len() as u64, code_length(&sent));
     for _ in 0..wrong_codes {
-        let answer = service.verify_challenge(phone, &wrong(&code), &id).await;
-        assert_eq!(answer.text("code"), "otp_mismatch");
+        let response = service.verify_challenge(phone, &wrong(&code), &id).await;
+        assert_eq!(response.text("code"), "otp_mismatch");
     }
     (id, code)
 }
@@ -46,8 +46,8 @@ async fn wrong_codes_for_a_phone_make_its_next_codes_longer_and_never_lock_it() 
     );
     let (id, code) = guess_at(&service, &phone, 4).await;
     assert_eq!(code.len(), 8);
-    let answer = service.verify_challenge(&phone, &code, &id).await;
-    assert_eq!(answer.status, 200);
+    let response = service.verify_challenge(&phone, &code, &id).await;
+    assert_eq!(response.status, 200);
     // A month later they are forgotten.
     service.set_clock_offset(31 * DAY);
     assert_eq!(code_length(&service.log_in(&phone).await), 6);
@@ -63,10 +63,10 @@ async fn at_twice_the_bucket_codes_are_four_digits_longer_and_at_most_the_longes
         let (first, code) = guess_at(&service, &phone, 0).await;
         for (wrong_codes, length) in [(0, expected[0]), (2, expected[1]), (2, expected[2])] {
             for _ in 0..wrong_codes {
-                let answer = service
+                let response = service
                     .verify_challenge(&phone, &wrong(&code), &first)
                     .await;
-                assert_eq!(answer.text("code"), "otp_mismatch");
+                assert_eq!(response.text("code"), "otp_mismatch");
             }
             let sent = service.sign_up("Ada", &phone).await;
             assert_eq!(code_length(&sent), length, "{longest}");
@@ -98,8 +98,8 @@ async fn a_match_takes_its_own_misses_back_and_those_of_others_stay() {
         for _ in 0..4 {
             service.verify_challenge(&phone, &wrong(&code), id).await;
         }
-        let answer = service.verify_challenge(&phone, &code, id).await;
-        assert_eq!(answer.status, 200);
+        let response = service.verify_challenge(&phone, &code, id).await;
+        assert_eq!(response.status, 200);
     }
     // Five more of the stranger's fill the bucket.
     let sent = service.log_in(&phone).await;
@@ -119,12 +119,12 @@ async fn a_match_does_not_take_back_what_another_guessed_without_the_id() {
         let phone = fresh_phone();
         let (id, code) = guess_at(&service, &phone, 0).await;
         for _ in 0..5 {
-            let answer = service.verify_from(HERE, &phone, &wrong(&code)).await;
-            assert_eq!(answer.text("code"), "otp_mismatch");
+            let response = service.verify_from(HERE, &phone, &wrong(&code)).await;
+            assert_eq!(response.text("code"), "otp_mismatch");
         }
         // The owner has the id, or is at another address.
-        let answer = service.verify_challenge(&phone, &code, &id).await;
-        assert_eq!(answer.status, 200);
+        let response = service.verify_challenge(&phone, &code, &id).await;
+        assert_eq!(response.status, 200);
     }
     assert_eq!(
         code_length(&service.sign_up("Ada", &fresh_phone()).await),
@@ -160,8 +160,8 @@ async fn wrong_codes_spread_over_phones_and_addresses_make_all_new_codes_longer(
     assert_eq!(code_length(&sent), 8);
     let phone = fresh_phone();
     let (id, code) = guess_at(&service, &phone, 1).await;
-    let answer = service.verify_challenge(&phone, &code, &id).await;
-    assert_eq!(answer.status, 200);
+    let response = service.verify_challenge(&phone, &code, &id).await;
+    assert_eq!(response.status, 200);
     service.set_clock_offset(DAY);
     assert_eq!(
         code_length(&service.sign_up("Ada", &fresh_phone()).await),
@@ -183,19 +183,19 @@ async fn short_codes_that_were_collected_before_are_void_once_the_service_is_gue
     let mut evaluated = 0;
     for (phone, id, code) in &collected {
         for _ in 0..5 {
-            let answer = service.verify_challenge(phone, &wrong(code), id).await;
-            evaluated += u32::from(answer.body.get("attempts_remaining").is_some());
+            let response = service.verify_challenge(phone, &wrong(code), id).await;
+            evaluated += u32::from(response.body.get("attempts_remaining").is_some());
         }
     }
     assert_eq!(evaluated, 12);
     let (phone, id, code) = &collected[4];
-    let answer = service.verify_challenge(phone, code, id).await;
-    assert_eq!(answer.text("code"), "otp_expired");
+    let response = service.verify_challenge(phone, code, id).await;
+    assert_eq!(response.text("code"), "otp_expired");
     // A new code, which is longer, lets its owner in.
     let (id, code) = guess_at(&service, phone, 4).await;
     assert_eq!(code.len(), 10);
-    let answer = service.verify_challenge(phone, &code, &id).await;
-    assert_eq!(answer.status, 200);
+    let response = service.verify_challenge(phone, &code, &id).await;
+    assert_eq!(response.status, 200);
 }
 
 #[tokio::test]
@@ -215,8 +215,8 @@ async fn codes_of_the_middle_length_that_were_collected_are_void_later_and_the_l
     // Two more by the short one, then it is void.
     for expected in ["otp_mismatch", "otp_mismatch", "otp_expired"] {
         let submitted = wrong(&short_code);
-        let answer = service.verify_challenge(&spent, &submitted, &short).await;
-        assert_eq!(answer.text("code"), expected);
+        let response = service.verify_challenge(&spent, &submitted, &short).await;
+        assert_eq!(response.text("code"), expected);
     }
     let phone = fresh_phone();
     let (longest, longest_code) = guess_at(&service, &phone, 0).await;
@@ -225,13 +225,13 @@ async fn codes_of_the_middle_length_that_were_collected_are_void_later_and_the_l
     let mut evaluated = 0;
     for (phone, id, code) in &collected {
         for _ in 0..100 {
-            let answer = service.verify_challenge(phone, &wrong(code), id).await;
-            evaluated += u32::from(answer.text("code") == "otp_mismatch");
+            let response = service.verify_challenge(phone, &wrong(code), id).await;
+            evaluated += u32::from(response.text("code") == "otp_mismatch");
         }
     }
     assert!((195..=205).contains(&evaluated), "{evaluated}");
-    let answer = service.verify_challenge(&phone, &longest_code, &longest);
-    assert_eq!(answer.await.status, 200);
+    let response = service.verify_challenge(&phone, &longest_code, &longest);
+    assert_eq!(response.await.status, 200);
 }
 
 #[tokio::test]
@@ -245,10 +245,10 @@ async fn where_codes_have_one_length_a_full_bucket_refuses_the_phones_checks() {
     let phone = fresh_phone();
     guess_at(&service, &phone, 4).await;
     let (_, code) = guess_at(&service, &phone, 3).await;
-    let answer = service.verify_from("198.51.100.1", &phone, &code).await;
+    let response = service.verify_from("198.51.100.1", &phone, &code).await;
     let exhausted = (429, "Too many attempts", "too_many_attempts");
-    assert_eq!(answer.failure(), exhausted);
-    assert!(answer.retry_after() > 3600, "{answer:?}");
+    assert_eq!(response.failure(), exhausted);
+    assert!(response.retry_after() > 3600, "{response:?}");
     // Nor does a new code help. Other phones are served, since the service's bucket only warns.
     let (_, code) = guess_at(&service, &phone, 0).await;
     assert_eq!(service.verify(&phone, &code).await.failure(), exhausted);
@@ -267,11 +267,11 @@ async fn only_the_first_match_of_a_challenge_forgives_wrong_codes() {
     service.postgres.cut().await;
     for wrong_ones in [0, 2, 2] {
         for _ in 0..wrong_ones {
-            let answer = service.verify_challenge(&phone, &wrong(&code), &id).await;
-            assert_eq!(answer.text("code"), "otp_mismatch");
+            let response = service.verify_challenge(&phone, &wrong(&code), &id).await;
+            assert_eq!(response.text("code"), "otp_mismatch");
         }
-        let answer = service.verify_challenge(&phone, &code, &id).await;
-        assert_eq!(answer.text("code"), "unavailable");
+        let response = service.verify_challenge(&phone, &code, &id).await;
+        assert_eq!(response.text("code"), "unavailable");
     }
     service.postgres.restore();
     assert_eq!(code_length(&service.sign_up("Ada", &phone).await), 8);
@@ -313,12 +313,12 @@ async fn one_address_cannot_spray_wrong_codes_over_phones_without_their_ids() {
     for tried in 0..8 {
         let phone = fresh_phone();
         let code = service.code_for(&phone).await;
-        let answer = service.verify_from(HERE, &phone, &wrong(&code)).await;
+        let response = service.verify_from(HERE, &phone, &wrong(&code)).await;
         if tried < 5 {
-            assert_eq!(answer.text("code"), "otp_mismatch");
+            assert_eq!(response.text("code"), "otp_mismatch");
             continue;
         }
-        assert!(assert_limited(&answer) <= 120);
+        assert!(assert_limited(&response) <= 120);
         // Not even the right one, or the limit would tell which it is; elsewhere it works.
         assert_limited(&service.verify_from(HERE, &phone, &code).await);
         let elsewhere = service.verify_from("203.0.113.99", &phone, &code).await;

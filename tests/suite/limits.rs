@@ -3,8 +3,8 @@
 
 use futures_util::future::join_all;
 use harness::{
-    Answer, Behaviour, Database, Provider, RedisServer, Service, code_in, event_from, fresh_phone,
-    last_code_to, messages_to, random_number, wrong,
+    Behaviour, Database, Provider, RedisServer, Response, Service, code_in, event_from,
+    fresh_phone, last_code_to, messages_to, random_number, wrong,
 };
 use serde_json::json;
 
@@ -13,10 +13,10 @@ const HOUR: i64 = 3_600_000;
 const DAY: i64 = 24 * HOUR;
 
 /// Checks that a limit refused, and returns the seconds to wait.
-pub fn assert_limited(answer: &Answer) -> u64 {
+pub fn assert_limited(response: &Response) -> u64 {
     let limited = (429, "Too many requests", "rate_limited");
-    assert_eq!(answer.failure(), limited, "{answer:?}");
-    answer.retry_after()
+    assert_eq!(response.failure(), limited, "{response:?}");
+    response.retry_after()
 }
 
 /// Another number of the same range, of which there are a thousand.
@@ -54,11 +54,11 @@ async fn the_longest_of_a_phones_limits_decides_and_lets_at_most_2n_minus_1_thro
     // Somebody who tries every ten seconds for an hour.
     for second in (0..3600).step_by(10) {
         service.set_clock_offset(second * 1000);
-        let answer = service.sign_up("Ada", &phone).await;
-        if answer.status == 200 {
+        let response = service.sign_up("Ada", &phone).await;
+        if response.status == 200 {
             sent += 1;
         } else {
-            assert_limited(&answer);
+            assert_limited(&response);
         }
     }
     assert_eq!(sent, 9);
@@ -68,8 +68,8 @@ async fn the_longest_of_a_phones_limits_decides_and_lets_at_most_2n_minus_1_thro
 async fn of_many_signups_at_once_for_one_phone_one_is_sent() {
     let service = Service::start_with(&[("LIMIT_PHONE", "1/30s")]).await;
     let phone = fresh_phone();
-    let answers = join_all((0..50).map(|_| service.sign_up("Ada", &phone))).await;
-    assert_eq!(answers.iter().filter(|a| a.status == 200).count(), 1);
+    let responses = join_all((0..50).map(|_| service.sign_up("Ada", &phone))).await;
+    assert_eq!(responses.iter().filter(|a| a.status == 200).count(), 1);
     assert_eq!(messages_to(&phone).await.len(), 1);
 }
 
@@ -77,8 +77,8 @@ async fn of_many_signups_at_once_for_one_phone_one_is_sent() {
 async fn an_address_is_limited_whatever_its_headers_claim() {
     let service = Service::start_with(&[("LIMIT_ADDRESS", "3/10m")]).await;
     for _ in 0..3 {
-        let answer = service.sign_up_from(HERE, &fresh_phone()).await;
-        assert_eq!(answer.status, 200);
+        let response = service.sign_up_from(HERE, &fresh_phone()).await;
+        assert_eq!(response.status, 200);
     }
     assert_limited(&service.sign_up_from(HERE, &fresh_phone()).await);
     let other = service.sign_up_from("203.0.113.11", &fresh_phone()).await;
@@ -196,13 +196,13 @@ async fn numbers_that_are_not_served_are_403_and_those_nobody_can_have_400() {
         "+448431234567",
         "+870301234567",
     ] {
-        let answer = service.sign_up("Ada", number).await;
-        assert_eq!(answer.failure(), unsupported, "{number}");
+        let response = service.sign_up("Ada", number).await;
+        assert_eq!(response.failure(), unsupported, "{number}");
         assert!(messages_to(number).await.is_empty());
     }
-    let answer = service.sign_up("Ada", "+14151552671").await;
+    let response = service.sign_up("Ada", "+14151552671").await;
     let invalid = (400, "Invalid phone number", "invalid_phone_number");
-    assert_eq!(answer.failure(), invalid);
+    assert_eq!(response.failure(), invalid);
     let keys: Vec<String> = service.redis_server.run(&["KEYS", "*"]).await;
     assert!(keys.is_empty(), "{keys:?}");
 }
@@ -252,8 +252,8 @@ async fn a_thousand_sign_ups_from_one_address_are_served_while_their_codes_come_
     }
     service.set_clock_offset(DAY);
     for _ in 0..20 {
-        let answer = service.sign_up("Ada", &fresh_phone()).await;
-        assert_eq!(answer.status, 200);
+        let response = service.sign_up("Ada", &fresh_phone()).await;
+        assert_eq!(response.status, 200);
     }
     let wait = assert_limited(&service.sign_up("Ada", &fresh_phone()).await);
     assert!((25..=30).contains(&wait), "{wait}");
@@ -264,27 +264,27 @@ async fn an_answer_returns_what_its_phone_took_where_it_took_it_and_half_a_code_
     let settings = [("LIMIT_ADDRESS", "3/1h"), ("LIMIT_TOTAL", "6/1h")];
     let service = Service::start_with(&settings).await;
     let phone = fresh_phone();
-    // Two from one address, one from another; the answer comes from a third.
+    // Two from one address, one from another; the code comes back from a third.
     for address in ["198.51.100.1", "198.51.100.1", "198.51.100.2"] {
         assert_eq!(service.sign_up_from(address, &phone).await.status, 200);
     }
     for address in ["198.51.100.1", "198.51.100.2"] {
-        let answer = service.sign_up_from(address, &fresh_phone()).await;
-        assert_eq!(answer.status, 200);
+        let response = service.sign_up_from(address, &fresh_phone()).await;
+        assert_eq!(response.status, 200);
     }
     let code = last_code_to(&phone).await;
     let verified = service.verify_from("198.51.100.3", &phone, &code).await;
     assert_eq!(verified.status, 200);
     // 198.51.100.1 has two of its three again, the total four and a half of six.
     for _ in 0..2 {
-        let answer = service.sign_up_from("198.51.100.1", &fresh_phone()).await;
-        assert_eq!(answer.status, 200);
+        let response = service.sign_up_from("198.51.100.1", &fresh_phone()).await;
+        assert_eq!(response.status, 200);
     }
     assert_limited(&service.sign_up_from("198.51.100.1", &fresh_phone()).await);
     // The code's own address got half a code more: two and a half of its three.
     for _ in 0..2 {
-        let answer = service.sign_up_from("198.51.100.2", &fresh_phone()).await;
-        assert_eq!(answer.status, 200);
+        let response = service.sign_up_from("198.51.100.2", &fresh_phone()).await;
+        assert_eq!(response.status, 200);
     }
     let wait = assert_limited(&service.sign_up_from("198.51.100.2", &fresh_phone()).await);
     assert!((590..=600).contains(&wait), "{wait}");
@@ -299,8 +299,8 @@ async fn a_replayed_code_returns_nothing() {
     get_in(&service, &phone).await;
     let code = last_code_to(&phone).await;
     for _ in 0..3 {
-        let answer = service.sign_up("Ada", &fresh_phone()).await;
-        assert_eq!(answer.status, 200);
+        let response = service.sign_up("Ada", &fresh_phone()).await;
+        assert_eq!(response.status, 200);
     }
     for _ in 0..5 {
         let replayed = service.verify(&phone, &code).await;
@@ -316,8 +316,8 @@ async fn a_bonus_never_saves_up_more_than_the_limit() {
         get_in(&service, &fresh_phone()).await;
     }
     for _ in 0..2 {
-        let answer = service.sign_up("Ada", &fresh_phone()).await;
-        assert_eq!(answer.status, 200);
+        let response = service.sign_up("Ada", &fresh_phone()).await;
+        assert_eq!(response.status, 200);
     }
     assert_limited(&service.sign_up("Ada", &fresh_phone()).await);
 }
@@ -327,13 +327,13 @@ async fn a_range_that_never_answers_closes_for_longer_each_time() {
     let mut service = Service::start_with(&[("LIMIT_RANGE", "3/6h")]).await;
     let phone = fresh_phone();
     for last in 0..3 {
-        let answer = service.sign_up("Ada", &neighbour(&phone, last)).await;
-        assert_eq!(answer.status, 200);
+        let response = service.sign_up("Ada", &neighbour(&phone, last)).await;
+        assert_eq!(response.status, 200);
     }
     let (mut now, mut last) = (0, 3);
     for expected_hours in [6, 12, 24, 48, 96, 192, 384, 720, 720] {
-        let answer = service.sign_up("Ada", &neighbour(&phone, last)).await;
-        let wait = i64::try_from(assert_limited(&answer)).unwrap() * 1000;
+        let response = service.sign_up("Ada", &neighbour(&phone, last)).await;
+        let wait = i64::try_from(assert_limited(&response)).unwrap() * 1000;
         let expected = expected_hours * HOUR;
         assert!((expected - 60_000..=expected).contains(&wait), "{wait}");
         // A second earlier it is refused again.
@@ -341,8 +341,8 @@ async fn a_range_that_never_answers_closes_for_longer_each_time() {
         assert_limited(&service.sign_up("Ada", &neighbour(&phone, last)).await);
         now += wait;
         service.set_clock_offset(now);
-        let answer = service.sign_up("Ada", &neighbour(&phone, last)).await;
-        assert_eq!(answer.status, 200, "after {expected_hours} hours");
+        let response = service.sign_up("Ada", &neighbour(&phone, last)).await;
+        assert_eq!(response.status, 200, "after {expected_hours} hours");
         last += 1;
     }
     // Other ranges are not concerned.
@@ -354,16 +354,16 @@ async fn an_answer_opens_a_closed_range_and_a_trusted_one_has_twenty_codes() {
     let mut service = Service::start_with(&[("LIMIT_RANGE", "3/6h")]).await;
     let phone = fresh_phone();
     for last in 0..3 {
-        let answer = service.sign_up("Ada", &neighbour(&phone, last)).await;
-        assert_eq!(answer.status, 200);
+        let response = service.sign_up("Ada", &neighbour(&phone, last)).await;
+        assert_eq!(response.status, 200);
     }
     service.set_clock_offset(6 * HOUR);
     let fourth = neighbour(&phone, 3);
     get_in(&service, &fourth).await;
     // Its own code, and one more.
     for last in 4..6 {
-        let answer = service.sign_up("Ada", &neighbour(&phone, last)).await;
-        assert_eq!(answer.status, 200);
+        let response = service.sign_up("Ada", &neighbour(&phone, last)).await;
+        assert_eq!(response.status, 200);
     }
     let wait = assert_limited(&service.sign_up("Ada", &neighbour(&phone, 6)).await);
     assert!((6 * 3600 - 60..=6 * 3600).contains(&wait), "{wait}");
@@ -373,8 +373,8 @@ async fn an_answer_opens_a_closed_range_and_a_trusted_one_has_twenty_codes() {
         get_in(&service, &neighbour(&phone, last)).await;
     }
     for last in 200..220 {
-        let answer = service.sign_up("Ada", &neighbour(&phone, last)).await;
-        assert_eq!(answer.status, 200, "{last}");
+        let response = service.sign_up("Ada", &neighbour(&phone, last)).await;
+        assert_eq!(response.status, 200, "{last}");
     }
     assert_limited(&service.sign_up("Ada", &neighbour(&phone, 220)).await);
 }
@@ -386,16 +386,16 @@ async fn only_codes_that_needed_a_ranges_trust_earn_it_more() {
     let phone = fresh_phone();
     service.database.insert_user(&phone).await;
     for last in 0..3 {
-        let answer = service.sign_up("Ada", &neighbour(&phone, last)).await;
-        assert_eq!(answer.status, 200);
+        let response = service.sign_up("Ada", &neighbour(&phone, last)).await;
+        assert_eq!(response.status, 200);
     }
     // Without its device, and on it.
     let mut device = String::new();
     for _ in 0..2 {
         assert_eq!(service.log_in_on(&device, &phone).await.status, 200);
-        let answer = service.verify(&phone, &last_code_to(&phone).await).await;
-        answer.text("device_token").clone_into(&mut device);
-        assert!(!device.is_empty(), "{answer:?}");
+        let response = service.verify(&phone, &last_code_to(&phone).await).await;
+        response.text("device_token").clone_into(&mut device);
+        assert!(!device.is_empty(), "{response:?}");
     }
     assert_limited(&service.sign_up("Ada", &neighbour(&phone, 3)).await);
 }
@@ -411,8 +411,8 @@ async fn while_the_total_runs_low_a_range_that_never_answered_has_one_code() {
         200
     );
     for _ in 0..5 {
-        let answer = service.sign_up("Ada", &fresh_phone()).await;
-        assert_eq!(answer.status, 200);
+        let response = service.sign_up("Ada", &fresh_phone()).await;
+        assert_eq!(response.status, 200);
     }
     // Six of ten are taken: half of the total is there again after 2.4 hours.
     let wait = assert_limited(&service.sign_up("Ada", &neighbour(&unknown, 2)).await);
@@ -431,11 +431,11 @@ async fn a_range_whose_owner_answers_every_code_meets_a_ceiling_and_nobody_else_
     let phone = fresh_phone();
     for last in 0..3 {
         get_in(&service, &neighbour(&phone, last)).await;
-        let answer = service.log_in(&neighbour(&phone, last)).await;
-        assert_eq!(answer.status, 200);
+        let response = service.log_in(&neighbour(&phone, last)).await;
+        assert_eq!(response.status, 200);
         let code = last_code_to(&neighbour(&phone, last)).await;
-        let answer = service.verify(&neighbour(&phone, last), &code).await;
-        assert_eq!(answer.status, 200);
+        let response = service.verify(&neighbour(&phone, last), &code).await;
+        assert_eq!(response.status, 200);
     }
     assert_limited(&service.sign_up("Ada", &neighbour(&phone, 3)).await);
     assert_limited(&service.log_in(&neighbour(&phone, 0)).await);
@@ -459,8 +459,8 @@ async fn a_login_of_a_registered_number_needs_no_trust_of_its_range() {
     service.database.insert_user(&phone).await;
     for last in 0..3 {
         // A stranger closes the range and the country.
-        let answer = service.sign_up("Ada", &neighbour(&phone, last)).await;
-        assert_eq!(answer.status, 200);
+        let response = service.sign_up("Ada", &neighbour(&phone, last)).await;
+        assert_eq!(response.status, 200);
     }
     assert_limited(&service.sign_up("Ada", &neighbour(&phone, 999)).await);
     assert_eq!(service.log_in(&phone).await.status, 200);
@@ -476,8 +476,8 @@ async fn logins_cannot_use_up_the_total_that_new_people_need_nor_the_other_way_r
     }
     assert_limited(&service.log_in(&known).await);
     for _ in 0..2 {
-        let answer = service.sign_up("Ada", &fresh_phone()).await;
-        assert_eq!(answer.status, 200);
+        let response = service.sign_up("Ada", &fresh_phone()).await;
+        assert_eq!(response.status, 200);
     }
     assert_limited(&service.sign_up("Ada", &fresh_phone()).await);
 }
@@ -511,7 +511,7 @@ async fn a_refused_message_gives_back_range_country_and_total_but_not_phone_and_
     assert_limited(&service.sign_up("Ada", &fresh_phone()).await);
     let elsewhere = service.sign_up_from("198.51.100.1", &phone).await;
     assert_eq!(elsewhere.status, 200);
-    // An answer returns the address's share of the refused codes too.
+    // An answered code refunds the address's share of the refused codes too.
     let code = last_code_to(&phone).await;
     assert_eq!(service.verify(&phone, &code).await.status, 200);
     let keys: Vec<String> = service.redis_server.run(&["KEYS", "*limit:address*"]).await;
@@ -538,8 +538,8 @@ async fn what_an_answer_has_returned_a_refusal_does_not_give_back_again() {
     let refused = service.sign_up("Ada", &phone).await;
     get_in(&service, &phone).await;
     for _ in 0..2 {
-        let answer = service.sign_up("Ada", &fresh_phone()).await;
-        assert_eq!(answer.status, 200);
+        let response = service.sign_up("Ada", &fresh_phone()).await;
+        assert_eq!(response.status, 200);
     }
     revoke(&service, &phone, refused.text("challenge_id")).await;
     assert_eq!(service.sign_up("Ada", &fresh_phone()).await.status, 200);

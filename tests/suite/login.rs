@@ -2,7 +2,7 @@
 //! whoever holds the phone.
 
 use futures_util::future::join_all;
-use harness::{Answer, Service, Tokens, fresh_phone, last_code_to, messages_to, until, wrong};
+use harness::{Response, Service, Tokens, fresh_phone, last_code_to, messages_to, until, wrong};
 use serde_json::{Value, json};
 
 const EXPIRED: (u64, &str, &str) = (401, "Invalid or expired OTP", "otp_expired");
@@ -12,13 +12,13 @@ const PRIVATE: (&str, &str) = ("REVEAL_REGISTERED", "false");
 const PREMIUM: &str = "+19002345678";
 
 /// A response without the id, of which only the shape may be compared.
-fn seen(answer: &Answer) -> Value {
-    let mut body = answer.body.clone();
+fn seen(response: &Response) -> Value {
+    let mut body = response.body.clone();
     if let Some(id) = body.get_mut("challenge_id") {
         assert_eq!(id.as_str().unwrap().len(), 32);
         *id = Value::Null;
     }
-    json!([answer.status, answer.headers, body])
+    json!([response.status, response.headers, body])
 }
 
 async fn delete_user(service: &Service, phone: &str) {
@@ -52,19 +52,19 @@ async fn login_of_a_registered_number_sends_a_code_that_lets_its_user_in() {
     );
     let messages = messages_to(&phone).await;
     assert_eq!(messages.len(), 2);
-    let answer = service
+    let response = service
         .verify_challenge(&phone, &messages[1][..6], &id)
         .await;
-    let tokens = Tokens::of(&answer);
+    let tokens = Tokens::of(&response);
     assert_eq!(
-        (answer.status, &answer.body),
+        (response.status, &response.body),
         (
             200,
             &json!({
                 "success": true,
                 "message": "User logged in successfully",
                 "data": registered.body["data"],
-                "device_token": answer.body["device_token"],
+                "device_token": response.body["device_token"],
                 "tokens": {
                     "access_token": tokens.access,
                     "token_type": "Bearer",
@@ -88,10 +88,12 @@ async fn a_login_code_works_once() {
     let phone = fresh_phone();
     service.register(&phone).await;
     let code = service.login_code_for(&phone).await;
-    let answers = join_all((0..100).map(|_| service.verify(&phone, &code))).await;
-    let let_in = answers.iter().filter(|answer| answer.status == 200);
+    let responses = join_all((0..100).map(|_| service.verify(&phone, &code))).await;
+    let let_in = responses.iter().filter(|response| response.status == 200);
     assert_eq!(let_in.count(), 1);
-    let refused = answers.iter().filter(|answer| answer.failure() == EXPIRED);
+    let refused = responses
+        .iter()
+        .filter(|response| response.failure() == EXPIRED);
     assert_eq!(refused.count(), 99);
     assert_eq!(service.verify(&phone, &code).await.failure(), EXPIRED);
 }
@@ -126,8 +128,8 @@ async fn login_of_a_user_who_is_just_being_deleted_waits_and_is_404() {
         .await;
         deleting.batch_execute("COMMIT").await.unwrap();
     };
-    let (answer, ()) = tokio::join!(service.verify(&phone, &code), commit_when_waited_for);
-    assert_eq!(answer.failure(), NOT_FOUND);
+    let (response, ()) = tokio::join!(service.verify(&phone, &code), commit_when_waited_for);
+    assert_eq!(response.failure(), NOT_FOUND);
     assert_eq!(service.database.count_users().await, 0);
 }
 
@@ -162,8 +164,8 @@ async fn login_of_a_number_that_is_not_served_is_403_in_both_modes() {
         let service = Service::start_with(&settings).await;
         for phone in [PREMIUM, "+33612345678"] {
             service.database.insert_user(phone).await;
-            let answer = service.log_in(phone).await;
-            assert_eq!(answer.text("code"), "unsupported_phone_number", "{phone}");
+            let response = service.log_in(phone).await;
+            assert_eq!(response.text("code"), "unsupported_phone_number", "{phone}");
         }
     }
 }
@@ -202,14 +204,14 @@ async fn in_the_private_mode_known_and_unknown_numbers_cannot_be_told_apart() {
             }
         }
         for _ in 0..3 {
-            let mut answer = service.log_in(&phone).await;
-            if answer.status == 429 {
+            let mut response = service.log_in(&phone).await;
+            if response.status == 429 {
                 // It depends on how long this test has taken.
-                assert!((21_500..=21_600).contains(&answer.retry_after()));
-                answer.headers.remove("retry-after");
-                answer.body["retry_after"] = Value::Null;
+                assert!((21_500..=21_600).contains(&response.retry_after()));
+                response.headers.remove("retry-after");
+                response.body["retry_after"] = Value::Null;
             }
-            responses.push(seen(&answer));
+            responses.push(seen(&response));
         }
         assert_eq!(messages_to(&phone).await.len(), 3);
         let trips = (
@@ -241,12 +243,12 @@ async fn in_the_private_mode_only_a_right_code_tells() {
     let (known, new, unknown) = (fresh_phone(), fresh_phone(), fresh_phone());
     service.database.insert_user(&known).await;
     let code = service.code_for(&known).await;
-    let answer = service.verify(&known, &code).await;
-    assert_eq!(answer.text("message"), "User logged in successfully");
-    assert_eq!(answer.body["data"]["name"], "Eve");
+    let response = service.verify(&known, &code).await;
+    assert_eq!(response.text("message"), "User logged in successfully");
+    assert_eq!(response.body["data"]["name"], "Eve");
     let code = service.code_for(&new).await;
-    let answer = service.verify(&new, &code).await;
-    assert_eq!(answer.text("message"), "User registered successfully");
+    let response = service.verify(&new, &code).await;
+    assert_eq!(response.text("message"), "User registered successfully");
     let code = service.login_code_for(&unknown).await;
     assert_eq!(service.verify(&unknown, &code).await.failure(), NOT_FOUND);
     assert_eq!(service.verify(&unknown, &code).await.failure(), EXPIRED);
@@ -281,9 +283,9 @@ async fn a_stranger_who_asks_voids_no_code_that_the_owner_can_name() {
             200
         );
         let id = sent.text("challenge_id");
-        let answer = service.verify_challenge(&phone, &code, id).await;
-        assert_eq!(answer.text("message"), "User logged in successfully");
-        assert_eq!(answer.body["data"]["name"], "Eve");
+        let response = service.verify_challenge(&phone, &code, id).await;
+        assert_eq!(response.text("message"), "User logged in successfully");
+        assert_eq!(response.body["data"]["name"], "Eve");
     }
 }
 
@@ -294,11 +296,11 @@ async fn a_number_registered_between_asking_and_verifying_is_refused_or_logged_i
         let phone = fresh_phone();
         let code = service.code_for(&phone).await;
         service.database.insert_user(&phone).await;
-        let answer = service.verify(&phone, &code).await;
-        assert_eq!(answer.text("code"), expected);
+        let response = service.verify(&phone, &code).await;
+        assert_eq!(response.text("code"), expected);
         if reveals == "false" {
-            assert_eq!(answer.text("message"), "User logged in successfully");
-            assert_eq!(answer.body["data"]["name"], "Eve");
+            assert_eq!(response.text("message"), "User logged in successfully");
+            assert_eq!(response.body["data"]["name"], "Eve");
         }
         assert_eq!(service.verify(&phone, &code).await.failure(), EXPIRED);
         assert_eq!(service.database.count_users().await, 1);
@@ -334,9 +336,9 @@ async fn a_number_registered_while_it_is_verified_is_logged_in() {
         .await;
         registration.commit().await.unwrap();
     };
-    let (answer, ()) = tokio::join!(service.verify(&phone, &code), commit_when_waited_for);
-    assert_eq!(answer.text("message"), "User logged in successfully");
-    assert_eq!(answer.body["data"]["name"], "Eve");
+    let (response, ()) = tokio::join!(service.verify(&phone, &code), commit_when_waited_for);
+    assert_eq!(response.text("message"), "User logged in successfully");
+    assert_eq!(response.body["data"]["name"], "Eve");
 }
 
 #[tokio::test]
@@ -346,7 +348,7 @@ async fn a_signup_of_a_registered_number_whose_user_was_deleted_registers() {
     service.database.insert_user(&phone).await;
     let code = service.code_for(&phone).await;
     delete_user(&service, &phone).await;
-    let answer = service.verify(&phone, &code).await;
-    assert_eq!(answer.text("message"), "User registered successfully");
-    assert_eq!(answer.body["data"]["name"], "Ada");
+    let response = service.verify(&phone, &code).await;
+    assert_eq!(response.text("message"), "User registered successfully");
+    assert_eq!(response.body["data"]["name"], "Ada");
 }

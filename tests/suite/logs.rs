@@ -1,4 +1,4 @@
-//! What the functions write: one line per answer, which is also its metrics, and no secret. That no
+//! What the functions write: one line per response, which is also its metrics, and no secret. That no
 //! line of the whole suite holds one is checked by every [`Function`] when it is dropped.
 
 use harness::{
@@ -51,9 +51,9 @@ impl Deployed {
     }
 }
 
-/// The line about the last answer.
+/// The line about the last response.
 fn last(function: &Function) -> Value {
-    let line = function.answer_lines().pop().unwrap();
+    let line = function.response_lines().pop().unwrap();
     assert_is_metrics(&line);
     line
 }
@@ -106,7 +106,7 @@ async fn an_answer_is_one_line_that_says_what_happened_and_how_long_it_took() {
     let mut signup = deployed.start("signup", &[]).await;
     let phone = fresh_phone();
     assert_eq!(signup.sign_up(&phone).await.status, 200);
-    assert_eq!(signup.answer_lines().len(), 1);
+    assert_eq!(signup.response_lines().len(), 1);
     let line = last(&signup);
     for (member, value) in [
         ("level", json!("INFO")),
@@ -148,19 +148,19 @@ async fn every_kind_of_answer_has_its_line() {
     let mut verify_ = deployed.start("verify", &[("OTP_MAX_ATTEMPTS", "1")]).await;
     let phone = fresh_phone();
 
-    let refused = signup.answer(&event("GET", "/+4915112345678", "")).await;
+    let refused = signup.send(&event("GET", "/+4915112345678", "")).await;
     assert_eq!(refused.status, 404);
     let line = last(&signup);
     assert_eq!(line["outcome"], "not_found");
     assert_eq!(line["route"], Value::Null, "the path is the client's");
     let body = json!({"name": "Ada", "phone_number": "+12423570123"}).to_string();
-    let refused = signup.answer(&event("POST", "/signup", &body)).await;
+    let refused = signup.send(&event("POST", "/signup", &body)).await;
     assert_eq!(refused.status, 403);
     let line = last(&signup);
     assert_eq!(line["outcome"], "unsupported_phone_number");
     assert_eq!(line["country"], "BS");
     assert_eq!(line["phone"], "+1242*****23");
-    let refused = signup.answer(&event("POST", "/signup", "{")).await;
+    let refused = signup.send(&event("POST", "/signup", "{")).await;
     assert_eq!(refused.status, 400);
     let line = last(&signup);
     assert_eq!(line["outcome"], "invalid_payload");
@@ -206,7 +206,7 @@ async fn a_challenge_counts_as_verified_once_however_often_its_code_comes() {
         counted.push(line["codes_verified"].clone());
     }
     assert_eq!(counted, [json!(1), Value::Null, Value::Null]);
-    let line = &verify_.answer_lines()[0];
+    let line = &verify_.response_lines()[0];
     assert!(metrics(line).iter().any(|(name, dimensions)| {
         *name == "codes_verified" && dimensions[1] == ["function", "country"]
     }));
@@ -300,14 +300,14 @@ async fn whatever_is_asked_of_the_log_it_shows_no_code_no_number_and_no_pepper()
     let refused = verify_.verify(&phone, &wrong(&code)).await;
     let registered = verify_.verify(&phone, &code).await;
     let known = signup.sign_up(&phone).await;
-    for (answer, status) in [
+    for (response, status) in [
         (&sent, 200),
         (&refused, 401),
         (&registered, 200),
         (&known, 409),
     ] {
-        assert_eq!(answer.status, status);
-        let text = format!("{answer:?}");
+        assert_eq!(response.status, status);
+        let text = format!("{response:?}");
         assert!(!text.contains(&code) && !text.contains(PEPPER), "{text}");
     }
     let mut lines = signup.log();
@@ -346,7 +346,7 @@ async fn a_session_has_its_lines_too_and_none_shows_a_token_or_the_key() {
                 .unwrap()
                 .remove("authorization");
         }
-        assert_eq!(session.answer(&me).await.status, status);
+        assert_eq!(session.send(&me).await.status, status);
         let line = last(&session);
         assert_eq!(
             (&line["route"], &line["outcome"]),
@@ -359,11 +359,9 @@ async fn a_session_has_its_lines_too_and_none_shows_a_token_or_the_key() {
     let mut newest = tokens.refresh.clone();
     for _ in 0..2 {
         let body = json!({"refresh_token": newest}).to_string();
-        let answer = session
-            .answer(&event("POST", "/token/refresh", &body))
-            .await;
+        let response = session.send(&event("POST", "/token/refresh", &body)).await;
         used.push(newest);
-        newest = Tokens::of(&answer).refresh;
+        newest = Tokens::of(&response).refresh;
         let line = last(&session);
         assert_eq!(
             (&line["route"], &line["outcome"]),
@@ -373,10 +371,8 @@ async fn a_session_has_its_lines_too_and_none_shows_a_token_or_the_key() {
     }
     for (token, reused) in [(&used[0], json!(1)), (&newest, Value::Null)] {
         let body = json!({"refresh_token": token}).to_string();
-        let answer = session
-            .answer(&event("POST", "/token/refresh", &body))
-            .await;
-        assert_eq!(answer.status, 401);
+        let response = session.send(&event("POST", "/token/refresh", &body)).await;
+        assert_eq!(response.status, 401);
         let line = last(&session);
         assert_eq!(
             (&line["outcome"], &line["reused_tokens"]),
@@ -385,13 +381,13 @@ async fn a_session_has_its_lines_too_and_none_shows_a_token_or_the_key() {
         assert_eq!(line["level"], "INFO");
     }
     let body = json!({"refresh_token": newest}).to_string();
-    session.answer(&event("POST", "/logout", &body)).await;
+    session.send(&event("POST", "/logout", &body)).await;
     assert_eq!(last(&session)["outcome"], "logged_out");
     for path in [
         "/.well-known/jwks.json",
         "/.well-known/openid-configuration",
     ] {
-        session.answer(&event("GET", path, "")).await;
+        session.send(&event("GET", path, "")).await;
         let line = last(&session);
         assert_eq!(
             (&line["route"], &line["outcome"]),
@@ -418,18 +414,18 @@ async fn line_breaks_and_escapes_in_any_field_leave_one_object_per_line() {
     let phone = fresh_phone();
     for (name, number) in [(injected, phone.as_str()), ("Ada", injected)] {
         let body = json!({"name": name, "phone_number": number}).to_string();
-        signup.answer(&event("POST", "/signup", &body)).await;
+        signup.send(&event("POST", "/signup", &body)).await;
     }
     let body = json!({"otp": injected, "phone_number": phone, "challenge_id": injected});
     verify_
-        .answer(&event("POST", "/verify", &body.to_string()))
+        .send(&event("POST", "/verify", &body.to_string()))
         .await;
     let path = format!("/signup{injected}");
-    signup.answer(&event("POST", &path, injected)).await;
+    signup.send(&event("POST", &path, injected)).await;
     let body = json!({injected: injected}).to_string();
-    signup.answer(&event("POST", "/signup", &body)).await;
-    assert_eq!(signup.answer_lines().len(), 4);
-    assert_eq!(verify_.answer_lines().len(), 1);
+    signup.send(&event("POST", "/signup", &body)).await;
+    assert_eq!(signup.response_lines().len(), 4);
+    assert_eq!(verify_.response_lines().len(), 1);
     for line in signup.log().iter().chain(&verify_.log()) {
         let _object: serde_json::Map<String, Value> = serde_json::from_str(line).expect(line);
         assert!(!line.contains('\u{1b}') && !line.contains('\r'), "{line:?}");

@@ -151,7 +151,7 @@ async fn as_a_lambda_function_it_takes_a_command() {
     let database = Database::empty().await;
     let url = database.url();
     let mut migrate = Function::start("migrate", [("DATABASE_URL", url.as_str())]).await;
-    let Invocation::Answered(report) = migrate.invoke(&json!({"command": "up"})).await else {
+    let Invocation::Responded(report) = migrate.invoke(&json!({"command": "up"})).await else {
         panic!("{:#?}", migrate.log())
     };
     assert_eq!(

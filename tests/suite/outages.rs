@@ -1,10 +1,14 @@
-//! Stores that are down: the answer is a 503 in time, nothing is lost, and it works again by itself.
+//! Stores that are down: the response is a 503 in time, nothing is lost, and it works again by itself.
 
-use harness::{Answer, PATIENCE, Service, fresh_phone, messages_to, until};
+use harness::{PATIENCE, Response, Service, fresh_phone, messages_to, until};
 
-pub fn assert_unavailable(answer: &Answer, text: &str) {
-    assert_eq!(answer.failure(), (503, text, "unavailable"), "{answer:?}");
-    assert!(answer.retry_after() > 0);
+pub fn assert_unavailable(response: &Response, text: &str) {
+    assert_eq!(
+        response.failure(),
+        (503, text, "unavailable"),
+        "{response:?}"
+    );
+    assert!(response.retry_after() > 0);
 }
 
 #[tokio::test]
@@ -12,8 +16,8 @@ async fn without_postgres_signup_is_503_sends_nothing_and_recovers() {
     let service = Service::start().await;
     let phone = fresh_phone();
     service.postgres.cut().await;
-    let answer = service.sign_up("Ada", &phone).await;
-    assert_unavailable(&answer, "Failed to store user data");
+    let response = service.sign_up("Ada", &phone).await;
+    assert_unavailable(&response, "Failed to store user data");
     let keys: Vec<String> = service.redis_server.run(&["KEYS", "*"]).await;
     assert!(keys.is_empty(), "{keys:?}");
     assert!(messages_to(&phone).await.is_empty());
@@ -28,8 +32,8 @@ async fn postgres_stopped_between_signup_and_verify_is_503_and_the_same_code_wor
     let phone = fresh_phone();
     let code = service.code_for(&phone).await;
     service.postgres.cut().await;
-    let answer = service.verify(&phone, &code).await;
-    assert_unavailable(&answer, "Failed to register user");
+    let response = service.verify(&phone, &code).await;
+    assert_unavailable(&response, "Failed to register user");
 
     service.postgres.restore();
     assert_eq!(service.verify(&phone, &code).await.status, 200);
@@ -53,8 +57,8 @@ async fn without_redis_signup_is_503_sends_nothing_and_recovers() {
     let mut service = Service::start().await;
     let phone = fresh_phone();
     service.redis_server.stop().await;
-    let answer = service.sign_up("Ada", &phone).await;
-    assert_unavailable(&answer, "Failed to store user data");
+    let response = service.sign_up("Ada", &phone).await;
+    assert_unavailable(&response, "Failed to store user data");
     assert!(messages_to(&phone).await.is_empty());
 
     service.redis_server.restart().await;
@@ -67,8 +71,8 @@ async fn without_redis_verify_is_503_and_after_a_restart_with_empty_memory_401()
     let phone = fresh_phone();
     let code = service.code_for(&phone).await;
     service.redis_server.stop().await;
-    let answer = service.verify(&phone, &code).await;
-    assert_unavailable(&answer, "Failed to register user");
+    let response = service.verify(&phone, &code).await;
+    assert_unavailable(&response, "Failed to register user");
 
     service.redis_server.restart().await;
     assert_eq!(
@@ -95,17 +99,17 @@ async fn a_redis_that_is_full_or_a_replica_is_503_and_sends_nothing() {
             .filter(|word| !word.is_empty())
             .collect();
         service.redis_server.run::<()>(&words).await;
-        let answer = service.sign_up("Ada", &phone).await;
-        assert_unavailable(&answer, "Failed to store user data");
-        let answer = service.verify(&phone, &code).await;
-        assert_unavailable(&answer, "Failed to register user");
+        let response = service.sign_up("Ada", &phone).await;
+        assert_unavailable(&response, "Failed to store user data");
+        let response = service.verify(&phone, &code).await;
+        assert_unavailable(&response, "Failed to register user");
         assert_eq!(messages_to(&phone).await.len(), 1);
     }
 }
 
-async fn assert_unavailable_in_time(answer: impl Future<Output = Answer>, text: &str) {
-    let answer = tokio::time::timeout(PATIENCE, answer).await;
-    assert_unavailable(&answer.expect("no answer in time"), text);
+async fn assert_unavailable_in_time(response: impl Future<Output = Response>, text: &str) {
+    let response = tokio::time::timeout(PATIENCE, response).await;
+    assert_unavailable(&response.expect("no response in time"), text);
 }
 
 /// The request's own deadline is out of reach here, so it is the store's that ends the waiting.
@@ -143,8 +147,8 @@ async fn a_statement_that_was_too_slow_is_not_carried_out_after_its_503() {
         .batch_execute("BEGIN; LOCK TABLE used_challenges IN ACCESS EXCLUSIVE MODE")
         .await
         .unwrap();
-    let answer = service.verify(&phone, &code).await;
-    assert_unavailable(&answer, "Failed to register user");
+    let response = service.verify(&phone, &code).await;
+    assert_unavailable(&response, "Failed to register user");
     let observer = service.database.connect().await;
     until("nobody waits for the lock", async || {
         let waiting = "SELECT FROM pg_locks WHERE NOT granted AND database =
@@ -173,8 +177,8 @@ async fn a_postgres_that_has_become_a_standby_is_left_for_the_new_primary() {
         .unwrap();
     service.postgres.drop_connections().await;
     assert_eq!(service.sign_up("Ada", &fresh_phone()).await.status, 200);
-    let answer = service.verify(&phone, &code).await;
-    assert_unavailable(&answer, "Failed to register user");
+    let response = service.verify(&phone, &code).await;
+    assert_unavailable(&response, "Failed to register user");
     admin
         .batch_execute(&format!(
             "SET default_transaction_read_only = off;

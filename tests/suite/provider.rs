@@ -63,9 +63,9 @@ async fn a_provider_that_refuses_is_502_and_the_challenge_is_revoked() {
         let provider = Provider::start(behaviour).await;
         let mut signup = deployed.signup(&provider.url(), &[]).await;
         let phone = fresh_phone();
-        let answer = signup.sign_up(&phone).await;
+        let response = signup.sign_up(&phone).await;
         let failed = (502, "Failed to send OTP", "sms_failed");
-        assert_eq!(answer.failure(), failed, "{behaviour:?}");
+        assert_eq!(response.failure(), failed, "{behaviour:?}");
         assert_eq!(provider.requests().len(), 1, "{behaviour:?}");
         assert_eq!(deployed.challenge(&phone).await, None, "{behaviour:?}");
         let Behaviour::Refuse(_, code) = behaviour else {
@@ -84,8 +84,11 @@ async fn a_provider_that_cannot_be_reached_is_502_and_the_challenge_is_revoked()
     drop(listener);
     let mut signup = deployed.signup(&closed, &[]).await;
     let phone = fresh_phone();
-    let answer = signup.sign_up(&phone).await;
-    assert_eq!(answer.failure(), (502, "Failed to send OTP", "sms_failed"));
+    let response = signup.sign_up(&phone).await;
+    assert_eq!(
+        response.failure(),
+        (502, "Failed to send OTP", "sms_failed")
+    );
     assert_eq!(deployed.challenge(&phone).await, None);
 }
 
@@ -100,8 +103,11 @@ async fn without_credentials_nothing_leaves_and_the_answer_is_502() {
     ];
     let mut signup = deployed.signup(&provider.url(), &own).await;
     let phone = fresh_phone();
-    let answer = signup.sign_up(&phone).await;
-    assert_eq!(answer.failure(), (502, "Failed to send OTP", "sms_failed"));
+    let response = signup.sign_up(&phone).await;
+    assert_eq!(
+        response.failure(),
+        (502, "Failed to send OTP", "sms_failed")
+    );
     assert!(provider.requests().is_empty());
     assert_eq!(deployed.challenge(&phone).await, None);
 }
@@ -128,12 +134,12 @@ async fn an_unknown_outcome_is_200_sent_once_and_logged_as_an_error() {
         let own = [("SMS_TIMEOUT_MS", "2000")];
         let mut signup = deployed.signup(&provider.url(), &own).await;
         let phone = fresh_phone();
-        let answer = signup.sign_up(&phone).await;
-        assert_eq!(answer.status, 200, "{behaviour:?}");
+        let response = signup.sign_up(&phone).await;
+        assert_eq!(response.status, 200, "{behaviour:?}");
         assert_eq!(provider.requests().len(), 1, "{behaviour:?}");
         assert_eq!(
             deployed.challenge(&phone).await,
-            Some(answer.text("challenge_id").to_owned())
+            Some(response.text("challenge_id").to_owned())
         );
         let is_error = |line: &String| line.contains("counted as sent") && line.contains("ERROR");
         assert!(signup.log().iter().any(is_error), "{:#?}", signup.log());
@@ -213,7 +219,7 @@ async fn a_message_is_transactional_and_carries_what_is_set_and_nothing_from_the
     let name = "http://evil.example @evil.example #123456";
     let body = json!({"name": name, "phone_number": phone}).to_string();
     assert_eq!(
-        signup.answer(&event("POST", "/signup", &body)).await.status,
+        signup.send(&event("POST", "/signup", &body)).await.status,
         200
     );
 

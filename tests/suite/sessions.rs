@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
-use harness::{Answer, PEPPER, Service, Tokens, decoded, event, fresh_phone};
+use harness::{PEPPER, Response, Service, Tokens, decoded, event, fresh_phone};
 use lambda_http::request::from_str;
 use serde_json::{Value, json};
 use session::Session;
@@ -37,13 +37,13 @@ async fn count(service: &Service, condition: &str) -> i64 {
     database.query_one(&statement, &[]).await.unwrap().get(0)
 }
 
-async fn refresh(session: &Session, token: &str) -> Answer {
+async fn refresh(session: &Session, token: &str) -> Response {
     let body = json!({"refresh_token": token}).to_string();
     let request = from_str(&event("POST", "/token/refresh", &body).to_string()).unwrap();
-    Answer::of_handler(session.handle(request).await)
+    Response::of_handler(session.handle(request).await)
 }
 
-async fn me(service: &Service, tokens: &Tokens) -> Answer {
+async fn me(service: &Service, tokens: &Tokens) -> Response {
     service.me(Some(&format!("Bearer {}", tokens.access))).await
 }
 
@@ -66,10 +66,10 @@ async fn verification_gives_tokens_and_a_refresh_gives_new_ones() {
     let service = Service::start().await;
     let first = service.sign_in().await;
     assert!(is_signed_in(&service, &first).await);
-    let answer = service.refresh(&first.refresh).await;
-    let second = Tokens::of(&answer);
+    let response = service.refresh(&first.refresh).await;
+    let second = Tokens::of(&response);
     assert_eq!(
-        answer.body,
+        response.body,
         json!({
             "success": true,
             "tokens": {
@@ -80,7 +80,7 @@ async fn verification_gives_tokens_and_a_refresh_gives_new_ones() {
             }
         })
     );
-    assert_eq!(answer.headers["cache-control"], "no-store");
+    assert_eq!(response.headers["cache-control"], "no-store");
     assert_ne!(second.refresh, first.refresh);
     assert_ne!(second.access, first.access);
     assert_eq!(
@@ -99,9 +99,9 @@ async fn of_a_hundred_right_codes_at_once_one_gets_tokens_and_one_session_is_ope
     let service = Service::start().await;
     let phone = fresh_phone();
     let code = service.code_for(&phone).await;
-    let answers = join_all((0..100).map(|_| service.verify(&phone, &code))).await;
-    let with_tokens = |answer: &&Answer| !answer.body["tokens"].is_null();
-    assert_eq!(answers.iter().filter(with_tokens).count(), 1);
+    let responses = join_all((0..100).map(|_| service.verify(&phone, &code))).await;
+    let with_tokens = |response: &&Response| !response.body["tokens"].is_null();
+    assert_eq!(responses.iter().filter(with_tokens).count(), 1);
     assert_eq!(count(&service, "true").await, 1);
 }
 
@@ -117,13 +117,13 @@ async fn without_postgres_there_is_no_token_and_afterwards_the_same_one_works() 
     assert!(verified.body["tokens"].is_null());
     let unavailable = (503, "Service unavailable", "unavailable");
     let authorization = format!("Bearer {}", tokens.access);
-    for answer in [
+    for response in [
         service.refresh(&tokens.refresh).await,
         service.log_out(&tokens.refresh).await,
         service.me(Some(&authorization)).await,
     ] {
-        assert_eq!(answer.failure(), unavailable);
-        assert!(answer.retry_after() > 0);
+        assert_eq!(response.failure(), unavailable);
+        assert!(response.retry_after() > 0);
     }
     service.postgres.restore();
     assert_eq!(count(&service, "true").await, 1);
@@ -139,14 +139,14 @@ async fn fifty_refreshes_at_once_leave_one_chain_and_sign_nobody_out() {
     for _ in 0..10 {
         functions.push(service.another_session(&[]).await);
     }
-    let answers = join_all((0..50).map(|i| refresh(&functions[i % 10], &first.refresh))).await;
-    let successors: BTreeSet<String> = answers
+    let responses = join_all((0..50).map(|i| refresh(&functions[i % 10], &first.refresh))).await;
+    let successors: BTreeSet<String> = responses
         .iter()
-        .map(|answer| Tokens::of(answer).refresh)
+        .map(|response| Tokens::of(response).refresh)
         .collect();
     assert_eq!(successors.len(), 1);
-    for answer in &answers {
-        assert!(is_signed_in(&service, &Tokens::of(answer)).await);
+    for response in &responses {
+        assert!(is_signed_in(&service, &Tokens::of(response)).await);
     }
     let successor = successors.first().unwrap();
     service.refreshed(successor).await;
@@ -209,15 +209,15 @@ async fn an_old_token_among_fifty_new_ones_ends_the_session_whatever_their_order
     for _ in 0..10 {
         functions.push(service.another_session(&[]).await);
     }
-    let answers = join_all((0..50).map(|i| {
+    let responses = join_all((0..50).map(|i| {
         let token = if i == 25 { &first } else { &third };
         refresh(&functions[i % 10], &token.refresh)
     }))
     .await;
-    assert_eq!(answers[25].failure(), INVALID);
+    assert_eq!(responses[25].failure(), INVALID);
     assert_eq!(count(&service, "revoked_at IS NOT NULL").await, 1);
-    for answer in answers.iter().filter(|answer| answer.status == 200) {
-        let token = Tokens::of(answer).refresh;
+    for response in responses.iter().filter(|response| response.status == 200) {
+        let token = Tokens::of(response).refresh;
         assert_eq!(service.refresh(&token).await.failure(), INVALID);
     }
 }
@@ -380,9 +380,9 @@ async fn logout_ends_the_session_and_is_200_however_often_and_whatever_the_token
     let mine = service.refreshed(&mine.refresh).await;
     let unknown = format!("{}{}", "0".repeat(32), &mine.refresh[32..]);
     for token in [&mine.refresh, &mine.refresh, &older.refresh, &unknown, "x"] {
-        let answer = service.log_out(token).await;
+        let response = service.log_out(token).await;
         assert_eq!(
-            (answer.status, answer.body),
+            (response.status, response.body),
             (
                 200,
                 json!({"success": true, "message": "Logged out successfully"})
@@ -419,8 +419,8 @@ async fn what_cannot_be_a_refresh_token_is_401_without_asking_postgres() {
         "' OR true --",
         "\0",
     ] {
-        let answer = service.refresh(text).await;
-        assert_eq!(answer.failure(), INVALID, "{text:?}");
+        let response = service.refresh(text).await;
+        assert_eq!(response.failure(), INVALID, "{text:?}");
     }
     assert_eq!(service.postgres.round_trips(), before);
     service.refreshed(&token).await;

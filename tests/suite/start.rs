@@ -98,7 +98,7 @@ async fn the_log_sender_writes_the_code_in_one_line_and_nothing_else_does() {
     let phone = fresh_phone();
     let body = json!({"name": "Ada\u{fffd}", "phone_number": phone}).to_string();
     assert_eq!(
-        signup.answer(&event("POST", "/signup", &body)).await.status,
+        signup.send(&event("POST", "/signup", &body)).await.status,
         200
     );
 
@@ -117,7 +117,7 @@ async fn the_log_sender_writes_the_code_in_one_line_and_nothing_else_does() {
 
     let body = json!({"otp": code, "phone_number": phone}).to_string();
     assert_eq!(
-        verify.answer(&event("POST", "/verify", &body)).await.status,
+        verify.send(&event("POST", "/verify", &body)).await.status,
         200
     );
     let others = lines

@@ -23,7 +23,7 @@ async fn status(
     settings.push(("SSL_CERT_FILE", trusted.file().to_str().unwrap()));
     let mut signup = Function::start("signup", settings).await;
     let body = json!({"name": "Ada", "phone_number": fresh_phone()}).to_string();
-    signup.answer(&event("POST", "/signup", &body)).await.status
+    signup.send(&event("POST", "/signup", &body)).await.status
 }
 
 #[tokio::test]

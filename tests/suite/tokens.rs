@@ -5,7 +5,7 @@ use std::{net::TcpListener, process::Stdio, time::SystemTime};
 use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use harness::{
-    AUDIENCE, Answer, ISSUER, Key, Service, decoded, event, serve, signing_key, unsigned,
+    AUDIENCE, ISSUER, Key, Response, Service, decoded, event, serve, signing_key, unsigned,
 };
 use serde_json::{Value, json};
 use session::Session;
@@ -50,15 +50,16 @@ impl Forger {
     }
 
     async fn assert_gets_in(&self, token: &str) {
-        let answer = self.service.me(Some(&format!("Bearer {token}"))).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
+        let response = self.service.me(Some(&format!("Bearer {token}"))).await;
+        assert_eq!(response.status, 200, "{response:?}");
     }
 
     async fn assert_refused(&self, token: &str) {
-        let answer = self.service.me(Some(&format!("Bearer {token}"))).await;
-        assert_eq!(answer.failure(), UNAUTHENTICATED, "{token}");
+        let response = self.service.me(Some(&format!("Bearer {token}"))).await;
+        assert_eq!(response.failure(), UNAUTHENTICATED, "{token}");
         assert_eq!(
-            answer.headers["www-authenticate"], r#"Bearer realm="otp-auth", error="invalid_token""#,
+            response.headers["www-authenticate"],
+            r#"Bearer realm="otp-auth", error="invalid_token""#,
             "{token}"
         );
     }
@@ -80,13 +81,13 @@ fn now() -> u64 {
     now.unwrap().as_secs()
 }
 
-async fn get(session: &Session, path: &str, token: Option<&str>) -> Answer {
+async fn get(session: &Session, path: &str, token: Option<&str>) -> Response {
     let mut event = event("GET", path, "");
     if let Some(token) = token {
         event["headers"]["authorization"] = format!("Bearer {token}").into();
     }
     let request = lambda_http::request::from_str(&event.to_string()).unwrap();
-    Answer::of_handler(session.handle(request).await)
+    Response::of_handler(session.handle(request).await)
 }
 
 #[tokio::test]
@@ -147,9 +148,9 @@ async fn me_answers_the_user_that_verification_answered() {
 async fn without_a_token_me_is_401_and_told_no_error() {
     let service = Service::start().await;
     for header in [None, Some(""), Some("Basic YTpi"), Some("Bearer")] {
-        let answer = service.me(header).await;
-        assert_eq!(answer.failure(), UNAUTHENTICATED, "{header:?}");
-        let challenge = &answer.headers["www-authenticate"];
+        let response = service.me(header).await;
+        assert_eq!(response.failure(), UNAUTHENTICATED, "{header:?}");
+        let challenge = &response.headers["www-authenticate"];
         assert_eq!(challenge, r#"Bearer realm="otp-auth""#, "{header:?}");
     }
 }
@@ -343,9 +344,9 @@ async fn a_refresh_token_is_no_access_token_and_the_other_way_round() {
     let forger = Forger::new().await;
     let tokens = forger.service.sign_in().await;
     forger.assert_refused(&tokens.refresh).await;
-    let answer = forger.service.refresh(&tokens.access).await;
+    let response = forger.service.refresh(&tokens.access).await;
     assert_eq!(
-        answer.failure(),
+        response.failure(),
         (401, "Invalid or expired token", "invalid_token")
     );
 }
@@ -373,7 +374,7 @@ async fn keys_are_replaced_without_signing_anybody_out() {
     let body = json!({"refresh_token": tokens.refresh}).to_string();
     let request = event("POST", "/token/refresh", &body).to_string();
     let request = lambda_http::request::from_str(&request).unwrap();
-    let renewed = harness::Tokens::of(&Answer::of_handler(signs.handle(request).await));
+    let renewed = harness::Tokens::of(&Response::of_handler(signs.handle(request).await));
     assert_eq!(decoded(&renewed.access)[0]["alg"], "RS256");
     for (session, takes_old, takes_new) in [
         (&service.session, true, false),
@@ -407,10 +408,10 @@ async fn the_public_pages_hold_what_verifiers_need_and_may_be_cached() {
         .await;
     let keys = get(&session, "/.well-known/jwks.json", None).await;
     let metadata = get(&session, "/.well-known/openid-configuration", None).await;
-    for answer in [&keys, &metadata] {
-        assert_eq!(answer.status, 200);
-        assert_eq!(answer.headers["content-type"], "application/json");
-        assert_eq!(answer.headers["cache-control"], "public, max-age=900");
+    for response in [&keys, &metadata] {
+        assert_eq!(response.status, 200);
+        assert_eq!(response.headers["content-type"], "application/json");
+        assert_eq!(response.headers["cache-control"], "public, max-age=900");
     }
     let members = |key: &Value| -> Vec<String> {
         let object = key.as_object().unwrap();
@@ -451,7 +452,8 @@ async fn pyjwt_takes_our_tokens_through_the_published_keys_and_no_others() {
         let body = json!({"refresh_token": refresh_token}).to_string();
         let request = event("POST", "/token/refresh", &body).to_string();
         let request = lambda_http::request::from_str(&request).unwrap();
-        let token = harness::Tokens::of(&Answer::of_handler(session.handle(request).await)).access;
+        let token =
+            harness::Tokens::of(&Response::of_handler(session.handle(request).await)).access;
         serve(listener, session);
 
         let [header, claims] = decoded(&token);

@@ -1,6 +1,6 @@
 //! What goes over the wire.
 
-use harness::{Answer, Database, PgBouncer, Proxy, Service, Tokens, fresh_phone, wrong};
+use harness::{Database, PgBouncer, Proxy, Response, Service, Tokens, fresh_phone, wrong};
 
 #[tokio::test]
 async fn a_warm_request_is_one_round_trip_to_each_store() {
@@ -64,11 +64,11 @@ async fn it_works_through_pgbouncer_in_transaction_mode() {
         let code = harness::messages_to(&phone).await[0][..6].to_owned();
         let body = format!(r#"{{"otp":"{code}","phone_number":"{phone}"}}"#);
         let verified = verify.handle(post("/verify", body)).await;
-        let token = Tokens::of(&Answer::of_handler(verified)).refresh;
+        let token = Tokens::of(&Response::of_handler(verified)).refresh;
         let body = format!(r#"{{"refresh_token":"{token}"}}"#);
         for path in ["/token/refresh", "/logout"] {
-            let answer = session.handle(post(path, body.clone())).await;
-            assert_eq!(answer.status(), 200);
+            let response = session.handle(post(path, body.clone())).await;
+            assert_eq!(response.status(), 200);
         }
     }
     assert_eq!(service.database.count_users().await, 5);

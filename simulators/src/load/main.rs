@@ -1,5 +1,5 @@
 //! Hammers the functions, 80 processes of them, with honest and hostile people for a minute, and
-//! restarts a store in the middle. Then everything is compared: what was answered, what was sent, what is stored.
+//! restarts a store in the middle. Then everything is compared: the responses, what was sent, what is stored.
 //! Ends with an error if anything is not as it must be, and prints the tables of `docs/reliability.md`.
 //!
 //!     load [SECONDS]
@@ -12,7 +12,7 @@
 )]
 #![allow(
     clippy::ref_option,
-    reason = "an answer that did not come is passed on as it is"
+    reason = "a response that did not come is passed on as it is"
 )]
 
 mod fleet;

@@ -14,11 +14,11 @@ use super::{in_time, rows};
 use crate::outages::assert_unavailable;
 
 /// The faults after which the server has done what it was asked for.
-const ANSWER_LOST: [Fault; 4] = [
-    Fault::CutAnswer,
-    Fault::ResetAnswer,
+const REPLY_LOST: [Fault; 4] = [
+    Fault::CutReply,
+    Fault::ResetReply,
     Fault::HalfClose,
-    Fault::LoseAnswer,
+    Fault::LoseReply,
 ];
 
 type Commands = &'static [&'static [&'static str]];
@@ -48,13 +48,13 @@ async fn connections_that_were_lost_while_idle_are_replaced_unnoticed() {
 
 #[tokio::test]
 async fn a_commit_whose_answer_is_lost_is_503_and_asking_again_makes_no_second_row() {
-    for fault in ANSWER_LOST {
+    for fault in REPLY_LOST {
         let service = start(&[]).await;
         let phone = fresh_phone();
         let code = service.code_for(&phone).await;
         service.postgres.after(0, fault);
-        let answer = in_time(service.verify(&phone, &code)).await;
-        assert_unavailable(&answer, "Failed to register user");
+        let response = in_time(service.verify(&phone, &code)).await;
+        assert_unavailable(&response, "Failed to register user");
         until("it is committed", async || {
             rows(&service.database, &phone).await == 1
         })
@@ -75,8 +75,8 @@ async fn a_commit_that_never_reached_postgres_is_503_and_the_same_code_works_aft
         let phone = fresh_phone();
         let code = service.code_for(&phone).await;
         service.postgres.after(0, fault);
-        let answer = in_time(service.verify(&phone, &code)).await;
-        assert_unavailable(&answer, "Failed to register user");
+        let response = in_time(service.verify(&phone, &code)).await;
+        assert_unavailable(&response, "Failed to register user");
         assert_eq!(rows(&service.database, &phone).await, 0, "{fault:?}");
         assert_eq!(service.verify(&phone, &code).await.status, 200, "{fault:?}");
     }
@@ -84,11 +84,11 @@ async fn a_commit_that_never_reached_postgres_is_503_and_the_same_code_works_aft
 
 #[tokio::test]
 async fn a_read_whose_connection_breaks_is_asked_again_unnoticed() {
-    for fault in [Fault::CutRequest, Fault::CutAnswer, Fault::ResetAnswer] {
+    for fault in [Fault::CutRequest, Fault::CutReply, Fault::ResetReply] {
         let service = start(&[]).await;
         service.postgres.after(0, fault);
-        let answer = in_time(service.sign_up("Ada", &fresh_phone())).await;
-        assert_eq!(answer.status, 200, "{fault:?}");
+        let response = in_time(service.sign_up("Ada", &fresh_phone())).await;
+        assert_eq!(response.status, 200, "{fault:?}");
         assert_eq!(service.postgres.faults_met(), 1);
     }
 }
@@ -97,8 +97,8 @@ async fn a_read_whose_connection_breaks_is_asked_again_unnoticed() {
 async fn a_code_whose_issue_was_not_confirmed_is_issued_once_and_costs_one_send() {
     for fault in [
         Fault::CutRequest,
-        Fault::CutAnswer,
-        Fault::ResetAnswer,
+        Fault::CutReply,
+        Fault::ResetReply,
         Fault::HalfClose,
     ] {
         let provider = Provider::start(Behaviour::Accept).await;
@@ -108,13 +108,13 @@ async fn a_code_whose_issue_was_not_confirmed_is_issued_once_and_costs_one_send(
         assert_eq!(service.sign_up("Ada", &fresh_phone()).await.status, 200);
         let phone = fresh_phone();
         service.redis.after(0, fault);
-        let answer = in_time(service.sign_up("Ada", &phone)).await;
-        assert_eq!(answer.status, 200, "{fault:?}");
+        let response = in_time(service.sign_up("Ada", &phone)).await;
+        assert_eq!(response.status, 200, "{fault:?}");
         assert_eq!(service.redis.faults_met(), 1);
         let id = service.redis_server.latest_challenge(&phone).await;
         assert_eq!(
             id.as_deref(),
-            Some(answer.text("challenge_id")),
+            Some(response.text("challenge_id")),
             "{fault:?}"
         );
         assert_eq!(provider.messages_to(&phone).len(), 1, "{fault:?}");
@@ -126,22 +126,29 @@ async fn a_code_whose_issue_was_not_confirmed_is_issued_once_and_costs_one_send(
 
 #[tokio::test]
 async fn a_guess_whose_answer_is_lost_may_count_twice_and_is_never_free() {
-    for fault in ANSWER_LOST {
+    for fault in REPLY_LOST {
         let service = start(&[]).await;
         let phone = fresh_phone();
         let code = service.code_for(&phone).await;
         // Connected, and Redis knows the script.
         assert_eq!(service.verify(&phone, &wrong(&code)).await.status, 401);
         service.redis.after(0, fault);
-        let answer = in_time(service.verify(&phone, &wrong(&code))).await;
-        assert!([401, 503].contains(&answer.status), "{fault:?}: {answer:?}");
+        let response = in_time(service.verify(&phone, &wrong(&code))).await;
+        assert!(
+            [401, 503].contains(&response.status),
+            "{fault:?}: {response:?}"
+        );
         let id = service.redis_server.latest_challenge(&phone).await.unwrap();
         let key = format!("{{otp}}:challenge:{id}");
         let command = ["HGET", &key, "wrong_as_latest"];
         let counted: u32 = service.redis_server.run(&command).await;
         assert!((2..=3).contains(&counted), "{fault:?}: {counted}");
-        if answer.status == 401 {
-            assert_eq!(answer.body["attempts_remaining"], 5 - counted, "{fault:?}");
+        if response.status == 401 {
+            assert_eq!(
+                response.body["attempts_remaining"],
+                5 - counted,
+                "{fault:?}"
+            );
         }
         assert_eq!(service.verify(&phone, &code).await.status, 200, "{fault:?}");
     }
@@ -149,15 +156,15 @@ async fn a_guess_whose_answer_is_lost_may_count_twice_and_is_never_free() {
 
 #[tokio::test]
 async fn a_redis_that_stops_answering_is_503_once_and_sends_nothing() {
-    for fault in [Fault::LoseRequest, Fault::LoseAnswer] {
+    for fault in [Fault::LoseRequest, Fault::LoseReply] {
         let provider = Provider::start(Behaviour::Accept).await;
         let service = start(&[("AWS_ENDPOINT_URL_SNS", &provider.url())]).await;
         // Redis knows the script.
         assert_eq!(service.sign_up("Ada", &fresh_phone()).await.status, 200);
         let phone = fresh_phone();
         service.redis.after(0, fault);
-        let answer = in_time(service.sign_up("Ada", &phone)).await;
-        assert_unavailable(&answer, "Failed to store user data");
+        let response = in_time(service.sign_up("Ada", &phone)).await;
+        assert_unavailable(&response, "Failed to store user data");
         assert!(provider.messages_to(&phone).is_empty());
         // The challenge was revoked.
         let left = service.redis_server.latest_challenge(&phone).await;
@@ -174,8 +181,8 @@ async fn a_request_that_redis_hears_too_late_takes_nothing_and_is_not_the_newest
     let code = service.code_for(&phone).await;
     let late = Duration::from_millis(1500);
     service.redis.after(0, Fault::DelayRequest(late));
-    let answer = in_time(service.sign_up("Ada", &phone)).await;
-    assert_unavailable(&answer, "Failed to store user data");
+    let response = in_time(service.sign_up("Ada", &phone)).await;
+    assert_unavailable(&response, "Failed to store user data");
     until("it has arrived", async || !service.redis.delays()).await;
     // Redis takes one after the other.
     service.redis_server.run::<()>(&["PING"]).await;
@@ -206,7 +213,7 @@ async fn sessions_that_postgres_ends_are_replaced_unnoticed() {
     assert_eq!(service.sign_up("Ada", &fresh_phone()).await.status, 200);
 }
 
-/// While a request waits for its answer.
+/// While a request waits for its reply.
 #[tokio::test]
 async fn a_session_that_postgres_ends_under_a_statement_is_503_and_the_same_code_works_after() {
     let service = Service::start().await;
@@ -216,7 +223,7 @@ async fn a_session_that_postgres_ends_under_a_statement_is_503_and_the_same_code
     let lock = "BEGIN; LOCK TABLE used_challenges IN ACCESS EXCLUSIVE MODE";
     locked.batch_execute(lock).await.unwrap();
     let admin = service.database.connect().await;
-    let (answer, ()) = tokio::join!(
+    let (response, ()) = tokio::join!(
         service.verify(&phone, &code),
         until("the statement that waits is ended", async || {
             let end = "SELECT pg_terminate_backend(pid) FROM pg_locks
@@ -225,7 +232,7 @@ async fn a_session_that_postgres_ends_under_a_statement_is_503_and_the_same_code
             !admin.query(end, &[]).await.unwrap().is_empty()
         })
     );
-    assert_unavailable(&answer, "Failed to register user");
+    assert_unavailable(&response, "Failed to register user");
     locked.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(rows(&service.database, &phone).await, 0);
     assert_eq!(service.verify(&phone, &code).await.status, 200);
@@ -275,8 +282,8 @@ async fn a_postgres_that_is_starting_up_is_503() {
             let _length = client.read(&mut startup).await;
             let fields = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0";
             let length = u32::try_from(fields.len() + 4).unwrap().to_be_bytes();
-            let answer = [b"E", &length[..], fields].concat();
-            let _written = client.write_all(&answer).await;
+            let reply = [b"E", &length[..], fields].concat();
+            let _written = client.write_all(&reply).await;
         }
     });
     let service = start(&[]).await;
@@ -288,8 +295,8 @@ async fn a_postgres_that_is_starting_up_is_503() {
     let body = format!(r#"{{"name":"Ada","phone_number":"{}"}}"#, fresh_phone());
     let event = harness::event("POST", "/signup", &body).to_string();
     let request = lambda_http::request::from_str(&event).unwrap();
-    let answer = harness::Answer::of_handler(signup.handle(request).await);
-    assert_unavailable(&answer, "Failed to store user data");
+    let response = harness::Response::of_handler(signup.handle(request).await);
+    assert_unavailable(&response, "Failed to store user data");
 }
 
 #[tokio::test]
@@ -326,10 +333,10 @@ async fn a_redis_that_refuses_for_a_while_is_503_and_works_again_by_itself() {
             service.redis_server.run::<()>(command).await;
         }
         if name != "NOSCRIPT" {
-            let answer = in_time(service.sign_up("Ada", &fresh_phone())).await;
-            assert_unavailable(&answer, "Failed to store user data");
-            let answer = in_time(service.verify(&phone, &code)).await;
-            assert_unavailable(&answer, "Failed to register user");
+            let response = in_time(service.sign_up("Ada", &fresh_phone())).await;
+            assert_unavailable(&response, "Failed to store user data");
+            let response = in_time(service.verify(&phone, &code)).await;
+            assert_unavailable(&response, "Failed to register user");
         }
         for command in mend_it {
             service.redis_server.run::<()>(command).await;
@@ -353,7 +360,7 @@ async fn after_a_failover_of_redis_the_new_primary_is_found_unnoticed() {
     assert_eq!(service.verify(&phone, &code).await.status, 200);
 }
 
-/// Somebody else's script runs for so long that Redis answers `BUSY`.
+/// Somebody else's script runs for so long that Redis replies `BUSY`.
 #[tokio::test]
 async fn a_redis_that_is_busy_is_503_and_works_again_by_itself() {
     let service = start(&[]).await;
@@ -369,14 +376,14 @@ async fn a_redis_that_is_busy_is_503_and_works_again_by_itself() {
         let _killed: Result<(), _> = script.query_async(&mut busy).await;
     });
     until("it is busy", async || {
-        let answer: Result<String, _> = Cmd::new().arg("PING").query_async(&mut admin).await;
-        answer.is_err_and(|error| error.to_string().contains("BUSY"))
+        let reply: Result<String, _> = Cmd::new().arg("PING").query_async(&mut admin).await;
+        reply.is_err_and(|error| error.to_string().contains("BUSY"))
     })
     .await;
-    let answer = in_time(service.sign_up("Ada", &fresh_phone())).await;
-    assert_unavailable(&answer, "Failed to store user data");
-    let answer = in_time(service.verify(&phone, &code)).await;
-    assert_unavailable(&answer, "Failed to register user");
+    let response = in_time(service.sign_up("Ada", &fresh_phone())).await;
+    assert_unavailable(&response, "Failed to store user data");
+    let response = in_time(service.verify(&phone, &code)).await;
+    assert_unavailable(&response, "Failed to register user");
     let mut kill = Cmd::new();
     kill.arg(&["SCRIPT", "KILL"]);
     kill.query_async::<()>(&mut admin).await.unwrap();
@@ -397,10 +404,10 @@ async fn a_redis_without_a_free_connection_is_503_and_works_again_by_itself() {
     };
     service.redis.drop_connections().await;
     set("1").await;
-    let answer = in_time(service.sign_up("Ada", &fresh_phone())).await;
-    assert_unavailable(&answer, "Failed to store user data");
-    let answer = in_time(service.verify(&phone, &code)).await;
-    assert_unavailable(&answer, "Failed to register user");
+    let response = in_time(service.sign_up("Ada", &fresh_phone())).await;
+    assert_unavailable(&response, "Failed to store user data");
+    let response = in_time(service.verify(&phone, &code)).await;
+    assert_unavailable(&response, "Failed to register user");
     set("100").await;
     assert_eq!(service.verify(&phone, &code).await.status, 200);
 }

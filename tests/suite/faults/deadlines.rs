@@ -1,9 +1,9 @@
-//! Answers come in time, and nothing works on after them.
+//! Responses come in time, and nothing works on after them.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use harness::{
-    Answer, Behaviour, Fault, PATIENCE, Provider, Service, event, fresh_phone, until, wrong,
+    Behaviour, Fault, PATIENCE, Provider, Response, Service, event, fresh_phone, until, wrong,
 };
 use lambda_http::{Context, Request, RequestExt, request::from_str};
 use serde_json::json;
@@ -39,16 +39,16 @@ async fn an_answer_comes_before_lambda_cuts_off_however_long_our_own_timeouts_ar
     let time = Duration::from_secs(7);
     let body = json!({"name": "Ada", "phone_number": phone});
     let request = cut_off_after(time, "/signup", &body);
-    let answer = tokio::time::timeout(PATIENCE / 2, service.signup.handle(request)).await;
-    let answer = Answer::of_handler(answer.expect("no answer before Lambda cuts off"));
-    assert_unavailable(&answer, "Failed to store user data");
+    let response = tokio::time::timeout(PATIENCE / 2, service.signup.handle(request)).await;
+    let response = Response::of_handler(response.expect("no response before Lambda cuts off"));
+    assert_unavailable(&response, "Failed to store user data");
 
     service.redis.lose_connections();
     let body = json!({"otp": code, "phone_number": phone});
     let request = cut_off_after(time, "/verify", &body);
-    let answer = tokio::time::timeout(PATIENCE / 2, service.verify.handle(request)).await;
-    let answer = Answer::of_handler(answer.expect("no answer before Lambda cuts off"));
-    assert_unavailable(&answer, "Failed to register user");
+    let response = tokio::time::timeout(PATIENCE / 2, service.verify.handle(request)).await;
+    let response = Response::of_handler(response.expect("no response before Lambda cuts off"));
+    assert_unavailable(&response, "Failed to register user");
 }
 
 /// What is left for the provider is too little to learn what became of the message, because revoking the
@@ -66,8 +66,11 @@ async fn a_code_that_there_is_no_time_left_to_send_is_revoked_unsent() {
     let phone = fresh_phone();
     let body = json!({"name": "Ada", "phone_number": phone});
     let request = cut_off_after(Duration::from_secs(6), "/signup", &body);
-    let answer = Answer::of_handler(service.signup.handle(request).await);
-    assert_eq!(answer.failure(), (502, "Failed to send OTP", "sms_failed"));
+    let response = Response::of_handler(service.signup.handle(request).await);
+    assert_eq!(
+        response.failure(),
+        (502, "Failed to send OTP", "sms_failed")
+    );
     assert_eq!(provider.connections(), 0);
     let newest = service.redis_server.latest_challenge(&phone).await;
     assert_eq!(newest, None);
@@ -85,8 +88,8 @@ async fn without_any_time_left_no_store_is_asked_for_anything() {
     let before = trips();
     let body = json!({"otp": code, "phone_number": phone});
     let request = cut_off_after(Duration::from_millis(400), "/verify", &body);
-    let answer = Answer::of_handler(service.verify.handle(request).await);
-    assert_unavailable(&answer, "Failed to register user");
+    let response = Response::of_handler(service.verify.handle(request).await);
+    assert_unavailable(&response, "Failed to register user");
     assert_eq!(trips(), before);
     assert_eq!(service.verify(&phone, &code).await.status, 200);
 }
@@ -98,21 +101,21 @@ async fn an_answer_of_redis_that_comes_too_late_is_nobodys() {
     let code = service.code_for(&phone).await;
     assert_eq!(service.verify(&phone, &wrong(&code)).await.status, 401);
     let late = Duration::from_millis(1200);
-    service.redis.after(0, Fault::DelayAnswer(late));
-    let answer = in_time(service.verify(&phone, &wrong(&code))).await;
-    assert_unavailable(&answer, "Failed to register user");
+    service.redis.after(0, Fault::DelayReply(late));
+    let response = in_time(service.verify(&phone, &wrong(&code))).await;
+    assert_unavailable(&response, "Failed to register user");
     assert_eq!(in_time(service.verify(&phone, &code)).await.status, 200);
 }
 
-/// The server is told to stop, and what it had done by then is what is answered.
+/// Postgres is told to stop; the response tells what it had done by then.
 #[tokio::test]
 async fn a_statement_that_took_too_long_leaves_no_session_behind() {
     let service = Service::start_with(&[("STORE_TIMEOUT_MS", "1000")]).await;
     let phone = fresh_phone();
     let code = service.code_for(&phone).await;
-    service.postgres.after(0, Fault::LoseAnswer);
-    let answer = in_time(service.verify(&phone, &code)).await;
-    assert_unavailable(&answer, "Failed to register user");
+    service.postgres.after(0, Fault::LoseReply);
+    let response = in_time(service.verify(&phone, &code)).await;
+    assert_unavailable(&response, "Failed to register user");
     // The others are those of `signup` and `session`.
     until("the dead connection is closed", async || {
         service.postgres.open_connections() == 2

@@ -28,23 +28,23 @@ struct Deployed {
 enum Step {
     Postgres(Fault),
     Redis(Fault),
-    /// The provider has the message and does not answer.
+    /// The provider has the message and does not reply.
     Provider,
 }
 
 const SIGN_UP_STEPS: [Step; 5] = [
     Step::Postgres(Fault::LoseRequest),
-    Step::Postgres(Fault::LoseAnswer),
+    Step::Postgres(Fault::LoseReply),
     Step::Redis(Fault::LoseRequest),
-    Step::Redis(Fault::LoseAnswer),
+    Step::Redis(Fault::LoseReply),
     Step::Provider,
 ];
 
 const VERIFY_STEPS: [Step; 4] = [
     Step::Redis(Fault::LoseRequest),
-    Step::Redis(Fault::LoseAnswer),
+    Step::Redis(Fault::LoseReply),
     Step::Postgres(Fault::LoseRequest),
-    Step::Postgres(Fault::LoseAnswer),
+    Step::Postgres(Fault::LoseReply),
 ];
 
 impl Deployed {
@@ -128,8 +128,8 @@ async fn the_keys_are_served_while_postgres_accepts_connections_and_says_nothing
     let mut session = Function::start("session", local_settings(&database_url, "")).await;
     for page in ["jwks.json", "openid-configuration"] {
         let path = format!("/.well-known/{page}");
-        let answer = session.answer(&event("GET", &path, "")).await;
-        assert_eq!(answer.status, 200, "{page}");
+        let response = session.send(&event("GET", &path, "")).await;
+        assert_eq!(response.status, 200, "{page}");
     }
     let time = begun.elapsed();
     assert!(time < Duration::from_millis(1500), "{time:?}");
@@ -153,14 +153,14 @@ async fn killed_at_any_step_of_a_signup_no_second_message_is_sent_within_the_coo
         signup.kill().await;
 
         let mut next = deployed.start("signup").await;
-        let answer = next.sign_up(&phone).await;
+        let response = next.sign_up(&phone).await;
         let was_issued = !matches!(step, Step::Postgres(_) | Step::Redis(Fault::LoseRequest));
         let (status, messages) = match (was_issued, step) {
             (false, _) => (200, 1),
             (true, Step::Provider) => (429, 1),
             (true, _) => (429, 0),
         };
-        assert_eq!(answer.status, status, "{step:?}: {answer:?}");
+        assert_eq!(response.status, status, "{step:?}: {response:?}");
         let sent = deployed.provider.messages_to(&phone).len();
         assert_eq!(sent, messages, "{step:?}");
     }
@@ -178,10 +178,10 @@ async fn killed_at_any_step_of_a_verification_at_most_one_user_is_registered() {
         function.kill().await;
 
         let mut next = deployed.start("verify").await;
-        let answer = next.verify(&phone, &code).await;
-        let was_committed = matches!(step, Step::Postgres(Fault::LoseAnswer));
+        let response = next.verify(&phone, &code).await;
+        let was_committed = matches!(step, Step::Postgres(Fault::LoseReply));
         let status = if was_committed { 401 } else { 200 };
-        assert_eq!(answer.status, status, "{step:?}: {answer:?}");
+        assert_eq!(response.status, status, "{step:?}: {response:?}");
         assert_eq!(rows(&deployed.database, &phone).await, 1, "{step:?}");
         assert_eq!(next.verify(&phone, &code).await.status, 401);
     }
@@ -213,14 +213,14 @@ async fn frozen_for_longer_than_its_timeouts_a_function_replaces_its_dead_connec
     deployed.postgres.drop_connections().await;
     deployed.redis.drop_connections().await;
     assert_eq!(signup.sign_up(&fresh_phone()).await.status, 200);
-    let answer = verifier.verify(&phone, &code).await;
-    assert_eq!(answer.text("code"), "otp_expired");
+    let response = verifier.verify(&phone, &code).await;
+    assert_eq!(response.text("code"), "otp_expired");
 }
 
-/// Longer than every timeout, and the answers that it waited for are there when it is thawed.
+/// Longer than every timeout, and the replies that it waited for are there when it is thawed.
 #[tokio::test]
 async fn frozen_in_the_middle_of_a_request_it_answers_when_thawed_and_serves_the_next() {
-    const LATE: Fault = Fault::DelayAnswer(Duration::from_millis(500));
+    const LATE: Fault = Fault::DelayReply(Duration::from_millis(500));
     let own = [
         ("STORE_TIMEOUT_MS", "1000"),
         ("SMS_TIMEOUT_MS", "1000"),
@@ -240,10 +240,13 @@ async fn frozen_in_the_middle_of_a_request_it_answers_when_thawed_and_serves_the
         let event = sign_up_event(&phone);
         let id = deployed.hold(&mut signup, &event, step).await;
         freeze(&signup).await;
-        let answer = signup.answer_to(&id).await;
-        assert!([200, 503].contains(&answer.status), "{step:?}: {answer:?}");
+        let response = signup.receive(&id).await;
+        assert!(
+            [200, 503].contains(&response.status),
+            "{step:?}: {response:?}"
+        );
         let sent = deployed.provider.messages_to(&phone).len();
-        assert_eq!(sent, usize::from(answer.status == 200), "{step:?}");
+        assert_eq!(sent, usize::from(response.status == 200), "{step:?}");
 
         let phone = fresh_phone();
         assert_eq!(signup.sign_up(&phone).await.status, 200, "{step:?}");
@@ -254,10 +257,13 @@ async fn frozen_in_the_middle_of_a_request_it_answers_when_thawed_and_serves_the
         let event = verify_event(&phone, &code);
         let id = deployed.hold(&mut verifier, &event, step).await;
         freeze(&verifier).await;
-        let answer = verifier.answer_to(&id).await;
-        assert!([200, 503].contains(&answer.status), "{step:?}: {answer:?}");
+        let response = verifier.receive(&id).await;
+        assert!(
+            [200, 503].contains(&response.status),
+            "{step:?}: {response:?}"
+        );
         let registered = rows(&deployed.database, &phone).await;
-        assert!(answer.status != 200 || registered == 1, "{step:?}");
+        assert!(response.status != 200 || registered == 1, "{step:?}");
         let again = verifier.verify(&phone, &code).await;
         let expected = if registered == 1 { 401 } else { 200 };
         assert_eq!(again.status, expected, "{step:?}: {again:?}");
@@ -279,8 +285,8 @@ async fn a_process_answers_before_lambda_cuts_it_off() {
     ];
     let mut verifier = deployed.start_in(sandbox, "verify", &own).await;
     deployed.redis.lose_connections();
-    let answer = verifier.verify(&fresh_phone(), "123456").await;
-    assert_unavailable(&answer, "Failed to register user");
+    let response = verifier.verify(&fresh_phone(), "123456").await;
+    assert_unavailable(&response, "Failed to register user");
 }
 
 /// Lambda ends a sandbox with SIGTERM if it was asked to.

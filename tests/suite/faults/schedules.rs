@@ -8,7 +8,8 @@ use std::{collections::BTreeMap, env, time::Duration};
 
 use futures_util::future::join_all;
 use harness::{
-    Answer, Behaviour, Fault, Provider, Proxy, Service, Tokens, code_in, fresh_phone, until, wrong,
+    Behaviour, Fault, Provider, Proxy, Response, Service, Tokens, code_in, fresh_phone, until,
+    wrong,
 };
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
@@ -99,7 +100,7 @@ struct Session {
     is_over: bool,
 }
 
-/// What came of all schedules: how often which answer.
+/// What came of all schedules: how often which response.
 #[derive(Default)]
 struct Tally(BTreeMap<String, usize>);
 
@@ -121,8 +122,8 @@ async fn whatever_breaks_no_invariant_does() {
     });
     let mut all = BTreeMap::new();
     for tally in join_all(workers).await {
-        for (answer, count) in tally.0 {
-            *all.entry(answer).or_insert(0) += count;
+        for (response, count) in tally.0 {
+            *all.entry(response).or_insert(0) += count;
         }
     }
     eprintln!("{all:#?}");
@@ -172,15 +173,15 @@ fn draw_trouble(chance: &mut ChaCha8Rng, is_redis: bool) -> Option<Trouble> {
     let beyond = Duration::from_millis(250);
     let faults = [
         Fault::CutRequest,
-        Fault::CutAnswer,
-        Fault::ResetAnswer,
+        Fault::CutReply,
+        Fault::ResetReply,
         Fault::HalfClose,
         Fault::LoseRequest,
-        Fault::LoseAnswer,
+        Fault::LoseReply,
         Fault::DelayRequest(within),
         Fault::DelayRequest(beyond),
-        Fault::DelayAnswer(within),
-        Fault::DelayAnswer(beyond),
+        Fault::DelayReply(within),
+        Fault::DelayReply(beyond),
     ];
     Some(match chance.random_range(0..20) {
         0..9 => return None,
@@ -306,43 +307,43 @@ impl Run<'_> {
             "/login" => in_time(service.log_in(&self.phone)).await,
             _ => in_time(service.sign_up("Ada", &self.phone)).await,
         });
-        let answers = join_all(requests).await;
+        let responses = join_all(requests).await;
         let messages = self.world.provider.messages_to(&self.phone);
         let is_registered = self.registered().await;
         let mut sent = 0;
-        for answer in &answers {
-            tally.count(path, answer);
+        for response in &responses {
+            tally.count(path, response);
             let open = if path == "/login" { 404 } else { 409 };
-            let known = [200, open, 429, 502, 503].contains(&answer.status);
-            assert!(known, "{answer:?} in {}", told());
+            let known = [200, open, 429, 502, 503].contains(&response.status);
+            assert!(known, "{response:?} in {}", told());
             assert!(
-                answer.status != 503 || answer.retry_after() > 0,
+                response.status != 503 || response.retry_after() > 0,
                 "{}",
                 told()
             );
             // Nothing registers meanwhile, so whoever is told something is told the truth.
-            let says_registered = match (path, answer.status) {
+            let says_registered = match (path, response.status) {
                 (_, 409) | ("/login", 200) => Some(true),
                 (_, 404) | ("/signup", 200) => Some(false),
                 _ => None,
             };
             assert!(
                 says_registered.is_none_or(|says| says == is_registered),
-                "{answer:?} in {}",
+                "{response:?} in {}",
                 told()
             );
-            sent += usize::from(answer.status == 200);
+            sent += usize::from(response.status == 200);
         }
         // A code that may have been sent counts as sent, and no other is.
         let new = messages.len() - before;
-        assert!(new <= sent, "{new} messages, {answers:?} in {}", told());
+        assert!(new <= sent, "{new} messages, {responses:?} in {}", told());
         // Without its message the code is unknown to this test, too. Whatever failed, the older challenge
         // is as good as before.
-        if let [answer] = &answers[..]
-            && answer.status == 200
+        if let [response] = &responses[..]
+            && response.status == 200
             && new == 1
         {
-            let id = answer.text("challenge_id").to_owned();
+            let id = response.text("challenge_id").to_owned();
             self.challenge = Some((id, code_in(&messages[before])));
         }
     }
@@ -361,14 +362,14 @@ impl Run<'_> {
         let service = &self.world.service;
         let requests =
             (0..times).map(|_| in_time(service.verify_challenge(&self.phone, &code, &id)));
-        for answer in join_all(requests).await {
-            if answer.text("code") == "otp_mismatch" {
+        for response in join_all(requests).await {
+            if response.text("code") == "otp_mismatch" {
                 *self.mismatches.entry(id.clone()).or_default() += 1;
             }
-            if answer.status == 200 {
+            if response.status == 200 {
                 *self.uses.entry(id.clone()).or_default() += 1;
             }
-            self.heard(&answer, told, tally).await;
+            self.heard(&response, told, tally).await;
         }
     }
 
@@ -382,28 +383,28 @@ impl Run<'_> {
         else {
             return;
         };
-        let answer = in_time(self.world.service.verify(&self.phone, &old)).await;
-        self.heard(&answer, told, tally).await;
+        let response = in_time(self.world.service.verify(&self.phone, &old)).await;
+        self.heard(&response, told, tally).await;
     }
 
-    async fn heard(&mut self, answer: &Answer, told: &impl Fn() -> String, tally: &mut Tally) {
-        tally.count("/verify", answer);
+    async fn heard(&mut self, response: &Response, told: &impl Fn() -> String, tally: &mut Tally) {
+        tally.count("/verify", response);
         // A 404 is for a login, and nobody is deleted here.
-        let known = [200, 401, 409, 429, 503].contains(&answer.status);
-        assert!(known, "{answer:?} in {}", told());
+        let known = [200, 401, 409, 429, 503].contains(&response.status);
+        assert!(known, "{response:?} in {}", told());
         assert!(
-            answer.status != 503 || answer.retry_after() > 0,
+            response.status != 503 || response.retry_after() > 0,
             "{}",
             told()
         );
-        if [200, 409].contains(&answer.status) {
-            assert!(self.registered().await, "{answer:?} in {}", told());
+        if [200, 409].contains(&response.status) {
+            assert!(self.registered().await, "{response:?} in {}", told());
         }
-        if answer.status == 200 {
-            let is_new = answer.text("message") == "User registered successfully";
+        if response.status == 200 {
+            let is_new = response.text("message") == "User registered successfully";
             self.registrations += usize::from(is_new);
             self.session = Some(Session {
-                tokens: Tokens::of(answer),
+                tokens: Tokens::of(response),
                 is_over: false,
             });
         }
@@ -417,15 +418,15 @@ impl Run<'_> {
         };
         let service = &self.world.service;
         let requests = (0..times).map(|_| in_time(service.refresh(&tokens.refresh)));
-        let answers = join_all(requests).await;
+        let responses = join_all(requests).await;
         let expected = if *is_over { 401 } else { 200 };
         let mut successor = None;
-        for answer in &answers {
-            tally.count("/token/refresh", answer);
-            let known = [expected, 503].contains(&answer.status);
-            assert!(known, "{answer:?} in {}", told());
-            if answer.status == 200 {
-                let tokens = Tokens::of(answer);
+        for response in &responses {
+            tally.count("/token/refresh", response);
+            let known = [expected, 503].contains(&response.status);
+            assert!(known, "{response:?} in {}", told());
+            if response.status == 200 {
+                let tokens = Tokens::of(response);
                 let first = successor.get_or_insert_with(|| tokens.clone());
                 assert_eq!(first.refresh, tokens.refresh, "{}", told());
             }
@@ -440,24 +441,24 @@ impl Run<'_> {
             return;
         };
         let bearer = format!("Bearer {}", tokens.access);
-        let answer = in_time(self.world.service.me(Some(&bearer))).await;
-        tally.count("/me", &answer);
+        let response = in_time(self.world.service.me(Some(&bearer))).await;
+        tally.count("/me", &response);
         let expected = if *is_over { 401 } else { 200 };
-        let known = [expected, 503].contains(&answer.status);
-        assert!(known, "{answer:?} in {}", told());
+        let known = [expected, 503].contains(&response.status);
+        assert!(known, "{response:?} in {}", told());
     }
 
     async fn log_out(&mut self, told: &impl Fn() -> String, tally: &mut Tally) {
         let Some(session) = &mut self.session else {
             return;
         };
-        let answer = in_time(self.world.service.log_out(&session.tokens.refresh)).await;
-        tally.count("/logout", &answer);
-        match answer.status {
+        let response = in_time(self.world.service.log_out(&session.tokens.refresh)).await;
+        tally.count("/logout", &response);
+        match response.status {
             200 => session.is_over = true,
             // Nobody knows whether it was carried out.
             503 => self.session = None,
-            _ => panic!("{answer:?} in {}", told()),
+            _ => panic!("{response:?} in {}", told()),
         }
     }
 
@@ -518,7 +519,7 @@ impl Run<'_> {
             return;
         }
         until(&told(), async || {
-            let _answer = self
+            let _response = self
                 .world
                 .service
                 .verify_challenge(&self.phone, code, id)
@@ -530,8 +531,8 @@ impl Run<'_> {
 }
 
 impl Tally {
-    fn count(&mut self, route: &str, answer: &Answer) {
-        let key = format!("{route} {} {}", answer.status, answer.text("code"));
+    fn count(&mut self, route: &str, response: &Response) {
+        let key = format!("{route} {} {}", response.status, response.text("code"));
         *self.0.entry(key).or_default() += 1;
     }
 }

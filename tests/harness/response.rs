@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use lambda_http::{Body, Response};
+use lambda_http::Body;
 use serde_json::Value;
 
-/// An answer with its body read as JSON.
+/// A response with its body read as JSON.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct Response {
     pub status: u64,
     /// Names in lower case.
     pub headers: BTreeMap<String, String>,
@@ -16,9 +16,9 @@ pub struct Answer {
     pub length: usize,
 }
 
-impl Answer {
-    /// An answer as the handler gives it.
-    pub fn of_handler(response: Response<Body>) -> Self {
+impl Response {
+    /// A response as the handler gives it.
+    pub fn of_handler(response: lambda_http::Response<Body>) -> Self {
         let (parts, body) = response.into_parts();
         Self {
             status: parts.status.as_u16().into(),
@@ -32,7 +32,7 @@ impl Answer {
         }
     }
 
-    /// An answer as the function gives it to API Gateway, in either payload format.
+    /// A response as the function gives it to API Gateway, in either payload format.
     pub fn of_function(payload: &Value) -> Self {
         let mut headers = BTreeMap::new();
         for (name, value) in payload["headers"].as_object().into_iter().flatten() {
