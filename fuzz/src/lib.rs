@@ -7,7 +7,7 @@
 )]
 
 #[path = "../../tests/harness/contract.rs"]
-mod contract;
+pub mod contract;
 #[path = "../../tests/harness/response.rs"]
 mod response;
 

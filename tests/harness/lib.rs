@@ -30,7 +30,7 @@ use std::{net::TcpListener, time::Duration};
 
 use rand::{RngExt, rand_core::UnwrapErr, rngs::SysRng};
 
-pub use contract::Route;
+pub use contract::{Outcome, Route, outcome};
 pub use database::Database;
 pub use function::{Function, Invocation, Sandbox, binary};
 pub use keys::{AUDIENCE, ISSUER, Key, decoded, signing_key, token_settings, unsigned};

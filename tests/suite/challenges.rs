@@ -86,7 +86,7 @@ async fn a_challenge_takes_so_many_wrong_codes_by_id_and_its_phone_is_not_locked
     }
     let response = service.verify_challenge(&phone, &code, &id).await;
     let exhausted = (429, "Too many attempts", "too_many_attempts");
-    assert_eq!(response.failure(), exhausted);
+    assert_eq!(response.outcome(), exhausted);
     assert!((290..=300).contains(&response.retry_after()));
     let (id, code) = challenge(&service, &phone).await;
     assert!(is_in(&service.verify_challenge(&phone, &code, &id).await));
@@ -133,7 +133,7 @@ async fn a_code_of_another_valid_length_is_not_counted() {
             let by_id = service.verify_challenge(&phone, submitted, &id).await;
             let without = service.verify(&phone, submitted).await;
             for response in [by_id, without] {
-                assert_eq!(response.failure(), (401, "Invalid OTP", "otp_mismatch"));
+                assert_eq!(response.outcome(), (401, "Invalid OTP", "otp_mismatch"));
                 assert_eq!(response.body.get("attempts_remaining"), None);
             }
         }

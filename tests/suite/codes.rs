@@ -167,7 +167,7 @@ async fn otp_of_another_type_is_400_and_spends_no_attempt() {
         let body = json!({"otp": otp, "phone_number": phone}).to_string();
         let response = service.post_verify(&body).await;
         assert_eq!(
-            response.failure(),
+            response.outcome(),
             (400, "Invalid request payload", "invalid_payload")
         );
     }

@@ -93,8 +93,8 @@ async fn verify_with_a_used_code_is_401_and_signup_of_the_phone_409() {
     let phone = fresh_phone();
     let code = service.code_for(&phone).await;
     assert_eq!(service.verify(&phone, &code).await.status, 200);
-    assert_eq!(service.verify(&phone, &code).await.failure(), EXPIRED);
-    assert_eq!(service.sign_up("Eve", &phone).await.failure(), USER_EXISTS);
+    assert_eq!(service.verify(&phone, &code).await.outcome(), EXPIRED);
+    assert_eq!(service.sign_up("Eve", &phone).await.outcome(), USER_EXISTS);
     assert_eq!(messages_to(&phone).await.len(), 1);
 }
 
@@ -105,12 +105,12 @@ async fn verify_with_a_wrong_code_is_401_and_counts_down_to_429() {
     let code = service.code_for(&phone).await;
     for remaining in (0..5).rev() {
         let response = service.verify(&phone, &wrong(&code)).await;
-        assert_eq!(response.failure(), (401, "Invalid OTP", "otp_mismatch"));
+        assert_eq!(response.outcome(), (401, "Invalid OTP", "otp_mismatch"));
         assert_eq!(response.body["attempts_remaining"], remaining);
     }
     let response = service.verify(&phone, &code).await;
     assert_eq!(
-        response.failure(),
+        response.outcome(),
         (429, "Too many attempts", "too_many_attempts")
     );
     assert!((1..=300).contains(&response.retry_after()));
@@ -133,7 +133,7 @@ async fn verify_with_a_code_of_the_wrong_shape_is_401_without_asking_redis_or_an
     ] {
         for _ in 0..6 {
             let response = service.verify(&phone, text).await;
-            assert_eq!(response.failure(), (401, "Invalid OTP", "otp_mismatch"));
+            assert_eq!(response.outcome(), (401, "Invalid OTP", "otp_mismatch"));
             assert_eq!(response.body["attempts_remaining"], Value::Null);
         }
     }
@@ -145,7 +145,7 @@ async fn verify_with_a_code_of_the_wrong_shape_is_401_without_asking_redis_or_an
 async fn verify_of_a_phone_that_never_asked_is_401() {
     let service = Service::start().await;
     let response = service.verify(&fresh_phone(), "123456").await;
-    assert_eq!(response.failure(), EXPIRED);
+    assert_eq!(response.outcome(), EXPIRED);
 }
 
 #[tokio::test]
@@ -160,7 +160,7 @@ async fn verify_means_the_challenge_that_it_names() {
         sent.text("challenge_id").to_uppercase() + " ",
     ] {
         let response = service.verify_challenge(&phone, &code, &other).await;
-        assert_eq!(response.failure(), EXPIRED, "{other}");
+        assert_eq!(response.outcome(), EXPIRED, "{other}");
     }
     let response = service.verify_challenge(&phone, &code, sent.text("challenge_id"));
     assert_eq!(response.await.status, 200);
@@ -175,7 +175,7 @@ async fn verify_without_a_challenge_id_is_400_where_one_is_required() {
     for _ in 0..6 {
         let response = service.verify(&phone, &wrong(&code)).await;
         assert_eq!(
-            response.failure(),
+            response.outcome(),
             (400, "Challenge id is required", "missing_field")
         );
     }
@@ -189,7 +189,7 @@ async fn verify_of_a_phone_that_was_registered_meanwhile_is_409() {
     let phone = fresh_phone();
     let code = service.code_for(&phone).await;
     service.database.insert_user(&phone).await;
-    assert_eq!(service.verify(&phone, &code).await.failure(), USER_EXISTS);
+    assert_eq!(service.verify(&phone, &code).await.outcome(), USER_EXISTS);
     assert_eq!(service.database.count_users().await, 1);
 }
 

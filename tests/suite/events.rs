@@ -77,7 +77,7 @@ async fn an_event_that_is_no_request_gets_a_response_and_a_line_and_the_next_eve
     ] {
         let refused = signup.send(&read(file)).await;
         let expected = (400, "Invalid request payload", "invalid_payload");
-        assert_eq!(refused.failure(), expected, "{file}");
+        assert_eq!(refused.outcome(), expected, "{file}");
         let line = signup.response_lines().pop().unwrap();
         assert_eq!(line["status"], 400, "{file}");
         assert_eq!(line["function"], "signup", "{file}");

@@ -247,11 +247,11 @@ async fn where_codes_have_one_length_a_full_bucket_refuses_the_phones_checks() {
     let (_, code) = guess_at(&service, &phone, 3).await;
     let response = service.verify_from("198.51.100.1", &phone, &code).await;
     let exhausted = (429, "Too many attempts", "too_many_attempts");
-    assert_eq!(response.failure(), exhausted);
+    assert_eq!(response.outcome(), exhausted);
     assert!(response.retry_after() > 3600, "{response:?}");
     // Nor does a new code help. Other phones are served, since the service's bucket only warns.
     let (_, code) = guess_at(&service, &phone, 0).await;
-    assert_eq!(service.verify(&phone, &code).await.failure(), exhausted);
+    assert_eq!(service.verify(&phone, &code).await.outcome(), exhausted);
     let other = fresh_phone();
     let (_, code) = guess_at(&service, &other, 0).await;
     assert_eq!(service.verify(&other, &code).await.status, 200);

@@ -15,7 +15,7 @@ const DAY: i64 = 24 * HOUR;
 /// Checks that a limit refused, and returns the seconds to wait.
 pub fn assert_limited(response: &Response) -> u64 {
     let limited = (429, "Too many requests", "rate_limited");
-    assert_eq!(response.failure(), limited, "{response:?}");
+    assert_eq!(response.outcome(), limited, "{response:?}");
     response.retry_after()
 }
 
@@ -197,12 +197,12 @@ async fn numbers_that_are_not_served_are_403_and_those_nobody_can_have_400() {
         "+870301234567",
     ] {
         let response = service.sign_up("Ada", number).await;
-        assert_eq!(response.failure(), unsupported, "{number}");
+        assert_eq!(response.outcome(), unsupported, "{number}");
         assert!(messages_to(number).await.is_empty());
     }
     let response = service.sign_up("Ada", "+14151552671").await;
     let invalid = (400, "Invalid phone number", "invalid_phone_number");
-    assert_eq!(response.failure(), invalid);
+    assert_eq!(response.outcome(), invalid);
     let keys: Vec<String> = service.redis_server.run(&["KEYS", "*"]).await;
     assert!(keys.is_empty(), "{keys:?}");
 }
@@ -215,7 +215,7 @@ async fn asking_whether_a_number_is_registered_costs_the_address() {
     for _ in 0..2 {
         assert_eq!(service.sign_up_from(HERE, &known).await.status, 409);
         let login = service.log_in_from(HERE, &unknown).await;
-        assert_eq!(login.failure(), (404, "User not found", "user_not_found"));
+        assert_eq!(login.outcome(), (404, "User not found", "user_not_found"));
     }
     assert_limited(&service.sign_up_from(HERE, &known).await);
     assert_limited(&service.log_in_from(HERE, &unknown).await);

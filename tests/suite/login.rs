@@ -93,9 +93,9 @@ async fn a_login_code_works_once() {
     assert_eq!(let_in.count(), 1);
     let refused = responses
         .iter()
-        .filter(|response| response.failure() == EXPIRED);
+        .filter(|response| response.outcome() == EXPIRED);
     assert_eq!(refused.count(), 99);
-    assert_eq!(service.verify(&phone, &code).await.failure(), EXPIRED);
+    assert_eq!(service.verify(&phone, &code).await.outcome(), EXPIRED);
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn login_of_a_user_who_was_deleted_meanwhile_is_404_and_registers_nobody()
     service.register(&phone).await;
     let code = service.login_code_for(&phone).await;
     delete_user(&service, &phone).await;
-    assert_eq!(service.verify(&phone, &code).await.failure(), NOT_FOUND);
+    assert_eq!(service.verify(&phone, &code).await.outcome(), NOT_FOUND);
     assert_eq!(service.database.count_users().await, 0);
 }
 
@@ -129,7 +129,7 @@ async fn login_of_a_user_who_is_just_being_deleted_waits_and_is_404() {
         deleting.batch_execute("COMMIT").await.unwrap();
     };
     let (response, ()) = tokio::join!(service.verify(&phone, &code), commit_when_waited_for);
-    assert_eq!(response.failure(), NOT_FOUND);
+    assert_eq!(response.outcome(), NOT_FOUND);
     assert_eq!(service.database.count_users().await, 0);
 }
 
@@ -138,20 +138,20 @@ async fn login_needs_a_phone_number_and_takes_nothing_else() {
     let service = Service::start().await;
     let missing = (400, "Phone number is required", "missing_field");
     for body in ["{}", r#"{"phone_number":""}"#] {
-        assert_eq!(service.post_login(body).await.failure(), missing, "{body}");
+        assert_eq!(service.post_login(body).await.outcome(), missing, "{body}");
     }
     let named = json!({"name": "Ada", "phone_number": fresh_phone()}).to_string();
     let invalid = (400, "Invalid request payload", "invalid_payload");
-    assert_eq!(service.post_login(&named).await.failure(), invalid);
+    assert_eq!(service.post_login(&named).await.outcome(), invalid);
     let no_number = (400, "Invalid phone number", "invalid_phone_number");
-    assert_eq!(service.log_in("12345").await.failure(), no_number);
+    assert_eq!(service.log_in("12345").await.outcome(), no_number);
 }
 
 #[tokio::test]
 async fn login_of_a_number_that_nobody_has_is_404_and_sends_nothing() {
     let service = Service::start().await;
     let phone = fresh_phone();
-    assert_eq!(service.log_in(&phone).await.failure(), NOT_FOUND);
+    assert_eq!(service.log_in(&phone).await.outcome(), NOT_FOUND);
     assert!(messages_to(&phone).await.is_empty());
     let keys: Vec<String> = service.redis_server.run(&["KEYS", "*"]).await;
     assert!(keys.is_empty(), "{keys:?}");
@@ -250,8 +250,8 @@ async fn in_the_private_mode_only_a_right_code_tells() {
     let response = service.verify(&new, &code).await;
     assert_eq!(response.text("message"), "User registered successfully");
     let code = service.login_code_for(&unknown).await;
-    assert_eq!(service.verify(&unknown, &code).await.failure(), NOT_FOUND);
-    assert_eq!(service.verify(&unknown, &code).await.failure(), EXPIRED);
+    assert_eq!(service.verify(&unknown, &code).await.outcome(), NOT_FOUND);
+    assert_eq!(service.verify(&unknown, &code).await.outcome(), EXPIRED);
     assert_eq!(service.database.count_users().await, 2);
 }
 
@@ -266,7 +266,7 @@ async fn in_the_private_mode_nothing_is_sent_slower_when_postgres_is_away() {
         "unavailable"
     );
     service.postgres.restore();
-    assert_eq!(service.verify(&phone, &code).await.failure(), NOT_FOUND);
+    assert_eq!(service.verify(&phone, &code).await.outcome(), NOT_FOUND);
 }
 
 #[tokio::test]
@@ -302,7 +302,7 @@ async fn a_number_registered_between_asking_and_verifying_is_refused_or_logged_i
             assert_eq!(response.text("message"), "User logged in successfully");
             assert_eq!(response.body["data"]["name"], "Eve");
         }
-        assert_eq!(service.verify(&phone, &code).await.failure(), EXPIRED);
+        assert_eq!(service.verify(&phone, &code).await.outcome(), EXPIRED);
         assert_eq!(service.database.count_users().await, 1);
     }
 }

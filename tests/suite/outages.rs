@@ -4,7 +4,7 @@ use harness::{PATIENCE, Response, Service, fresh_phone, messages_to, until};
 
 pub fn assert_unavailable(response: &Response, text: &str) {
     assert_eq!(
-        response.failure(),
+        response.outcome(),
         (503, text, "unavailable"),
         "{response:?}"
     );

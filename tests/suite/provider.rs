@@ -65,7 +65,7 @@ async fn a_provider_that_refuses_is_502_and_the_challenge_is_revoked() {
         let phone = fresh_phone();
         let response = signup.sign_up(&phone).await;
         let failed = (502, "Failed to send OTP", "sms_failed");
-        assert_eq!(response.failure(), failed, "{behaviour:?}");
+        assert_eq!(response.outcome(), failed, "{behaviour:?}");
         assert_eq!(provider.requests().len(), 1, "{behaviour:?}");
         assert_eq!(deployed.challenge(&phone).await, None, "{behaviour:?}");
         let Behaviour::Refuse(_, code) = behaviour else {
@@ -86,7 +86,7 @@ async fn a_provider_that_cannot_be_reached_is_502_and_the_challenge_is_revoked()
     let phone = fresh_phone();
     let response = signup.sign_up(&phone).await;
     assert_eq!(
-        response.failure(),
+        response.outcome(),
         (502, "Failed to send OTP", "sms_failed")
     );
     assert_eq!(deployed.challenge(&phone).await, None);
@@ -105,7 +105,7 @@ async fn without_credentials_nothing_leaves_and_the_answer_is_502() {
     let phone = fresh_phone();
     let response = signup.sign_up(&phone).await;
     assert_eq!(
-        response.failure(),
+        response.outcome(),
         (502, "Failed to send OTP", "sms_failed")
     );
     assert!(provider.requests().is_empty());

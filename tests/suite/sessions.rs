@@ -122,7 +122,7 @@ async fn without_postgres_there_is_no_token_and_afterwards_the_same_one_works() 
         service.log_out(&tokens.refresh).await,
         service.me(Some(&authorization)).await,
     ] {
-        assert_eq!(response.failure(), unavailable);
+        assert_eq!(response.outcome(), unavailable);
         assert!(response.retry_after() > 0);
     }
     service.postgres.restore();
@@ -169,8 +169,8 @@ async fn after_a_lost_answer_the_same_successor_is_given_for_a_minute() {
     assert!(is_signed_in(&service, &again).await);
     // Asking again does not buy another minute.
     wait(&service, 15).await;
-    assert_eq!(service.refresh(&first.refresh).await.failure(), INVALID);
-    assert_eq!(service.refresh(&second.refresh).await.failure(), INVALID);
+    assert_eq!(service.refresh(&first.refresh).await.outcome(), INVALID);
+    assert_eq!(service.refresh(&second.refresh).await.outcome(), INVALID);
 }
 
 /// Owner and thief hold the same token. Whoever comes second, after the grace or after the other
@@ -187,13 +187,13 @@ async fn a_stolen_token_ends_the_session_and_that_is_committed() {
         } else {
             wait(&service, 60).await;
         }
-        assert_eq!(service.refresh(&stolen.refresh).await.failure(), INVALID);
+        assert_eq!(service.refresh(&stolen.refresh).await.outcome(), INVALID);
         let id = session_id(&stolen);
         let revoked = format!("id = '{id}' AND revoked_at IS NOT NULL");
         assert_eq!(count(&service, &revoked).await, 1);
-        assert_eq!(me(&service, &newest).await.failure(), UNAUTHENTICATED);
-        assert_eq!(service.refresh(&newest.refresh).await.failure(), INVALID);
-        assert_eq!(service.refresh(&stolen.refresh).await.failure(), INVALID);
+        assert_eq!(me(&service, &newest).await.outcome(), UNAUTHENTICATED);
+        assert_eq!(service.refresh(&newest.refresh).await.outcome(), INVALID);
+        assert_eq!(service.refresh(&stolen.refresh).await.outcome(), INVALID);
     }
     service.refreshed(&other.refresh).await;
 }
@@ -214,11 +214,11 @@ async fn an_old_token_among_fifty_new_ones_ends_the_session_whatever_their_order
         refresh(&functions[i % 10], &token.refresh)
     }))
     .await;
-    assert_eq!(responses[25].failure(), INVALID);
+    assert_eq!(responses[25].outcome(), INVALID);
     assert_eq!(count(&service, "revoked_at IS NOT NULL").await, 1);
     for response in responses.iter().filter(|response| response.status == 200) {
         let token = Tokens::of(response).refresh;
-        assert_eq!(service.refresh(&token).await.failure(), INVALID);
+        assert_eq!(service.refresh(&token).await.outcome(), INVALID);
     }
 }
 
@@ -227,8 +227,8 @@ async fn a_secret_that_was_made_up_ends_its_session_and_no_other() {
     let service = Service::start().await;
     let (mine, yours) = (service.sign_in().await, service.sign_in().await);
     let forged = format!("{}{}", &mine.refresh[..33], &yours.refresh[33..]);
-    assert_eq!(service.refresh(&forged).await.failure(), INVALID);
-    assert_eq!(service.refresh(&mine.refresh).await.failure(), INVALID);
+    assert_eq!(service.refresh(&forged).await.outcome(), INVALID);
+    assert_eq!(service.refresh(&mine.refresh).await.outcome(), INVALID);
     service.refreshed(&yours.refresh).await;
 }
 
@@ -267,8 +267,8 @@ async fn a_session_lasts_thirty_days_from_its_last_refresh() {
     let second = service.refreshed(&first.refresh).await;
     assert_eq!(count(&service, thirty_days).await, 1);
     run(&service, "UPDATE sessions SET expires_at = now()").await;
-    assert_eq!(service.refresh(&second.refresh).await.failure(), INVALID);
-    assert_eq!(me(&service, &second).await.failure(), UNAUTHENTICATED);
+    assert_eq!(service.refresh(&second.refresh).await.outcome(), INVALID);
+    assert_eq!(me(&service, &second).await.outcome(), UNAUTHENTICATED);
 }
 
 #[tokio::test]
@@ -345,7 +345,7 @@ async fn the_id_of_a_session_ends_no_session() {
     let id = session_id(&mine);
     assert!(!mine.refresh.contains(&id));
     let forged = format!("{id}{}", &service.sign_in().await.refresh[32..]);
-    assert_eq!(service.refresh(&forged).await.failure(), INVALID);
+    assert_eq!(service.refresh(&forged).await.outcome(), INVALID);
     assert_eq!(service.log_out(&forged).await.status, 200);
     assert!(is_signed_in(&service, &mine).await);
     service.refreshed(&mine.refresh).await;
@@ -357,7 +357,7 @@ async fn an_access_token_is_refused_as_soon_as_its_session_is_over() {
     let (mine, yours) = (service.sign_in().await, service.sign_in().await);
     assert_eq!(service.log_out(&mine.refresh).await.status, 200);
     let refused = me(&service, &mine).await;
-    assert_eq!(refused.failure(), UNAUTHENTICATED);
+    assert_eq!(refused.outcome(), UNAUTHENTICATED);
     assert_eq!(
         refused.headers["www-authenticate"],
         r#"Bearer realm="otp-auth", error="invalid_token""#
@@ -369,7 +369,7 @@ async fn an_access_token_is_refused_as_soon_as_its_session_is_over() {
         "UPDATE sessions SET revoked_at = now() WHERE revoked_at IS NULL",
     )
     .await;
-    assert_eq!(me(&service, &yours).await.failure(), UNAUTHENTICATED);
+    assert_eq!(me(&service, &yours).await.outcome(), UNAUTHENTICATED);
 }
 
 #[tokio::test]
@@ -389,8 +389,8 @@ async fn logout_ends_the_session_and_is_200_however_often_and_whatever_the_token
             )
         );
     }
-    assert_eq!(service.refresh(&mine.refresh).await.failure(), INVALID);
-    assert_eq!(service.refresh(&older.refresh).await.failure(), INVALID);
+    assert_eq!(service.refresh(&mine.refresh).await.outcome(), INVALID);
+    assert_eq!(service.refresh(&older.refresh).await.outcome(), INVALID);
     service.refreshed(&yours.refresh).await;
 }
 
@@ -400,7 +400,7 @@ async fn a_user_who_is_gone_has_no_session() {
     let tokens = service.sign_in().await;
     run(&service, "DELETE FROM users").await;
     assert_eq!(count(&service, "true").await, 0);
-    assert_eq!(service.refresh(&tokens.refresh).await.failure(), INVALID);
+    assert_eq!(service.refresh(&tokens.refresh).await.outcome(), INVALID);
 }
 
 #[tokio::test]
@@ -420,7 +420,7 @@ async fn what_cannot_be_a_refresh_token_is_401_without_asking_postgres() {
         "\0",
     ] {
         let response = service.refresh(text).await;
-        assert_eq!(response.failure(), INVALID, "{text:?}");
+        assert_eq!(response.outcome(), INVALID, "{text:?}");
     }
     assert_eq!(service.postgres.round_trips(), before);
     service.refreshed(&token).await;

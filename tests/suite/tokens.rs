@@ -56,7 +56,7 @@ impl Forger {
 
     async fn assert_refused(&self, token: &str) {
         let response = self.service.me(Some(&format!("Bearer {token}"))).await;
-        assert_eq!(response.failure(), UNAUTHENTICATED, "{token}");
+        assert_eq!(response.outcome(), UNAUTHENTICATED, "{token}");
         assert_eq!(
             response.headers["www-authenticate"],
             r#"Bearer realm="otp-auth", error="invalid_token""#,
@@ -149,7 +149,7 @@ async fn without_a_token_me_is_401_and_told_no_error() {
     let service = Service::start().await;
     for header in [None, Some(""), Some("Basic YTpi"), Some("Bearer")] {
         let response = service.me(header).await;
-        assert_eq!(response.failure(), UNAUTHENTICATED, "{header:?}");
+        assert_eq!(response.outcome(), UNAUTHENTICATED, "{header:?}");
         let challenge = &response.headers["www-authenticate"];
         assert_eq!(challenge, r#"Bearer realm="otp-auth""#, "{header:?}");
     }
@@ -346,7 +346,7 @@ async fn a_refresh_token_is_no_access_token_and_the_other_way_round() {
     forger.assert_refused(&tokens.refresh).await;
     let response = forger.service.refresh(&tokens.access).await;
     assert_eq!(
-        response.failure(),
+        response.outcome(),
         (401, "Invalid or expired token", "invalid_token")
     );
 }

@@ -61,7 +61,7 @@ async fn a_commit_whose_answer_is_lost_is_503_and_asking_again_makes_no_second_r
         .await;
         let again = service.verify(&phone, &code).await;
         let used = (401, "Invalid or expired OTP", "otp_expired");
-        assert_eq!(again.failure(), used, "{fault:?}");
+        assert_eq!(again.outcome(), used, "{fault:?}");
         let taken = service.sign_up("Ada", &phone).await;
         assert_eq!(taken.text("code"), "user_exists", "{fault:?}");
         assert_eq!(rows(&service.database, &phone).await, 1, "{fault:?}");

@@ -68,7 +68,7 @@ async fn a_code_that_there_is_no_time_left_to_send_is_revoked_unsent() {
     let request = cut_off_after(Duration::from_secs(6), "/signup", &body);
     let response = Response::of_handler(service.signup.handle(request).await);
     assert_eq!(
-        response.failure(),
+        response.outcome(),
         (502, "Failed to send OTP", "sms_failed")
     );
     assert_eq!(provider.connections(), 0);
