@@ -12,15 +12,13 @@ use std::{
 };
 
 use lambda_simulator::{FreezeMode, InvocationStatus, Simulator};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     process::{Child, Command},
     sync::OnceCell,
 };
 
-use crate::{
-    PATIENCE, Response, Secrets, log::Log, sign_up_event, token_settings, until, verify_event,
-};
+use crate::{PATIENCE, Response, Secrets, event, log::Log, token_settings, until};
 
 pub struct Function {
     simulator: Simulator,
@@ -192,6 +190,11 @@ impl Function {
         }
     }
 
+    /// POSTs this body.
+    pub async fn post(&mut self, path: &str, body: &Value) -> Response {
+        self.send(&event("POST", path, &body.to_string())).await
+    }
+
     /// Of `signup`, to somebody who signs up.
     pub async fn sign_up(&mut self, phone: &str) -> Response {
         self.send(&sign_up_event(phone)).await
@@ -253,6 +256,18 @@ impl Drop for Function {
             "{lines:#?}"
         );
     }
+}
+
+/// Somebody signs up.
+pub fn sign_up_event(phone: &str) -> Value {
+    let body = json!({"name": "Ada", "phone_number": phone});
+    event("POST", "/signup", &body.to_string())
+}
+
+/// Somebody submits a code.
+pub fn verify_event(phone: &str, code: &str) -> Value {
+    let body = json!({"otp": code, "phone_number": phone});
+    event("POST", "/verify", &body.to_string())
 }
 
 /// The release build of a function, made first if it is not up to date.

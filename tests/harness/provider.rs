@@ -13,6 +13,8 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
+use crate::code_in;
+
 /// What the provider does with a request that it has read to its end.
 #[derive(Clone, Copy, Debug)]
 pub enum Behaviour {
@@ -92,6 +94,17 @@ impl Provider {
         let messages = self.shared.messages.lock().unwrap();
         let to_phone = messages.iter().filter(|(to, _)| to == phone);
         to_phone.map(|(_, message)| message.clone()).collect()
+    }
+
+    /// The codes in these messages.
+    pub fn codes_to(&self, phone: &str) -> Vec<String> {
+        let messages = self.messages_to(phone);
+        messages.iter().map(|message| code_in(message)).collect()
+    }
+
+    /// The code of the newest message to this number.
+    pub fn last_code_to(&self, phone: &str) -> String {
+        self.codes_to(phone).pop().unwrap()
     }
 }
 

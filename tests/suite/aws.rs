@@ -2,7 +2,7 @@
 
 use std::env;
 
-use harness::{Function, PATIENCE, PEPPER, Service, event, fresh_phone, messages_to};
+use harness::{Function, PATIENCE, PEPPER, Service, fresh_phone, last_code_to};
 use serde_json::{Value, json};
 use shared::config::Env;
 use tokio::{
@@ -57,11 +57,9 @@ async fn the_pepper_comes_from_the_secret_and_not_from_the_environment() {
     let another = "another pepper of at least 32 bytes";
     let mut signup = start_signup(&service, &[("SECRET_ARN", &arn), ("OTP_PEPPER", another)]).await;
     let phone = fresh_phone();
-    let body = json!({"name": "Ada", "phone_number": phone}).to_string();
-    let response = signup.send(&event("POST", "/signup", &body)).await;
-    assert_eq!(response.status, 200, "{response:?}");
-    let code = messages_to(&phone).await[0][..6].to_owned();
-    assert_eq!(service.verify(&phone, &code).await.status, 200);
+    signup.sign_up(&phone).await.assert_ok();
+    let code = last_code_to(&phone).await;
+    service.verify(&phone, &code).await.assert_ok();
 }
 
 #[tokio::test]
