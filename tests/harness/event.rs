@@ -30,14 +30,11 @@ impl Gateway {
     /// A request without a body, and without a type of one.
     pub fn event(self, method: &str, path: &str) -> Value {
         let (stage, template) = match self {
-            Self::Http => ("", include_str!("../../events/signup-ok.json")),
-            Self::HttpStage => ("/prod", include_str!("../../events/signup-ok.json")),
-            Self::FunctionUrl => ("", include_str!("../../events/signup-ok-function-url.json")),
-            Self::Rest => ("", include_str!("../../events/signup-ok-rest-stage.json")),
-            Self::RestStage => (
-                "/Prod",
-                include_str!("../../events/signup-ok-rest-stage.json"),
-            ),
+            Self::Http => ("", include_str!("../../events/signup.json")),
+            Self::HttpStage => ("/prod", include_str!("../../events/signup.json")),
+            Self::FunctionUrl => ("", include_str!("../../events/signup-function-url.json")),
+            Self::Rest => ("", include_str!("../../events/signup-rest.json")),
+            Self::RestStage => ("/Prod", include_str!("../../events/signup-rest.json")),
         };
         let mut event: Value = serde_json::from_str(template).unwrap();
         let staged = format!("{stage}{path}");
