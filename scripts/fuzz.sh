@@ -24,17 +24,15 @@ main() {
     done
 }
 
-# Every fixture is a seed: whole as an event, its body alone as a body.
+# Seeds of events are those of events/; of bodies theirs, and the lines of fuzz/bodies.txt.
 seed() { # the target
-    local fixture
     mkdir -p "fuzz/corpus/$1" "fuzz/artifacts/$1"
-    for fixture in events/{signup,login,verify,session}-*.json; do
-        if [ "$1" = event ]; then
-            cat "$fixture"
-        else
-            sed -n 's/^  "body": "\(.*\)",\{0,1\}$/\1/p' "$fixture" | sed 's/\\\(.\)/\1/g'
-        fi >"fuzz/corpus/$1/$(basename "$fixture" .json)"
-    done
+    if [ "$1" = event ]; then
+        cp events/*.json fuzz/corpus/event/
+    else
+        sed -n 's/^  "body": "\(.*\)",$/\1/p' events/*.json | sed 's/\\\(.\)/\1/g' |
+            cat fuzz/bodies.txt - | split -l 1 - fuzz/corpus/body/seed-
+    fi
 }
 
 fail() {

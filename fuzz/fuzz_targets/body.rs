@@ -15,8 +15,8 @@ thread_local! {
 
 fuzz_target!(|body: &[u8]| {
     for route in Route::ALL {
-        let answer = FUNCTIONS.with(|functions| functions.answer(route, post(route, body)));
-        if let Some(fault) = route.fault_of_post(Some("application/json"), body, &answer) {
+        let response = FUNCTIONS.with(|functions| functions.send(route, post(route, body)));
+        if let Some(fault) = route.fault_of_post(Some("application/json"), body, &response) {
             panic!("{route:?}: {fault}");
         }
     }

@@ -27,8 +27,8 @@ fuzz_target!(
             };
             let at_login = api::path(&request) == Route::Login.path();
             let route = if at_login { Route::Login } else { route };
-            let answer = FUNCTIONS.with(|functions| functions.answer(route, request));
-            if let Some(fault) = route.fault_of(&answer) {
+            let response = FUNCTIONS.with(|functions| functions.send(route, request));
+            if let Some(fault) = route.fault_of(&response) {
                 eprintln!("{route:?}: {fault}");
                 process::abort();
             }

@@ -1,15 +1,15 @@
 //! The functions as the fuzzer calls them: whole, but over stores that refuse to be connected to.
-//! What can be read is therefore answered 503, and all else as it always is.
+//! What can be read therefore gets a 503, and all else its usual response.
 #![allow(
     clippy::missing_panics_doc,
     clippy::unwrap_used,
     reason = "the fuzzer stops at the first surprise"
 )]
 
-#[path = "../../tests/harness/answer.rs"]
-mod answer;
 #[path = "../../tests/harness/contract.rs"]
-mod contract;
+pub mod contract;
+#[path = "../../tests/harness/response.rs"]
+mod response;
 
 use lambda_http::Request;
 use rcgen::KeyPair;
@@ -19,8 +19,8 @@ use signup::Signup;
 use tokio::runtime::{self, Runtime};
 use verify::Verify;
 
-pub use answer::Answer;
 pub use contract::Route;
+pub use response::Response;
 
 pub struct Functions {
     runtime: Runtime,
@@ -56,8 +56,8 @@ impl Functions {
         }
     }
 
-    pub fn answer(&self, route: Route, request: Request) -> Answer {
-        Answer::of_handler(self.runtime.block_on(async {
+    pub fn send(&self, route: Route, request: Request) -> Response {
+        Response::of_handler(self.runtime.block_on(async {
             match route {
                 Route::Signup | Route::Login => self.signup.handle(request).await,
                 Route::Verify => self.verify.handle(request).await,

@@ -1,4 +1,4 @@
-//! What an answer may be, whoever asks for whatever: the contract's table of failures, read as a
+//! What a response may be, whoever asks for whatever: the contract's table of failures, read as a
 //! check. `fuzz/` compiles this file, too.
 
 use std::fmt;
@@ -10,7 +10,14 @@ use serde::{
 use serde_json::Value;
 use shared::api::BODY_LIMIT;
 
-use crate::Answer;
+use crate::Response;
+use outcome::{
+    CHALLENGE_ID_MISSING, INVALID_NAME, INVALID_PAYLOAD, INVALID_PHONE, INVALID_TOKEN, LOGGED_IN,
+    LOGGED_OUT, METHOD_NOT_ALLOWED, NAME_OR_PHONE_MISSING, NOT_FOUND, NOT_REGISTERED, NOT_STORED,
+    OTP_EXPIRED, OTP_MISMATCH, OTP_OR_PHONE_MISSING, PAYLOAD_TOO_LARGE, PHONE_MISSING,
+    RATE_LIMITED, REFRESH_TOKEN_MISSING, REGISTERED, SENT, SMS_FAILED, TOO_MANY_ATTEMPTS,
+    UNAVAILABLE, UNSUPPORTED_MEDIA_TYPE, UNSUPPORTED_PHONE, USER_EXISTS, USER_NOT_FOUND,
+};
 
 /// A route that takes a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,79 +29,75 @@ pub enum Route {
     Logout,
 }
 
-/// Status, `error` and `code` of a failure.
-type Row = (u64, &'static str, &'static str);
+/// Status, `error` and `code` of a failure; of a success status and `message`.
+pub type Outcome = (u64, &'static str, &'static str);
 
-const ANYWHERE: [Row; 5] = [
-    (400, "Invalid request payload", "invalid_payload"),
+/// The outcomes of the contract, by name.
+pub mod outcome {
+    use super::Outcome;
+
+    pub const SENT: Outcome = (200, "OTP sent successfully", "");
+    pub const REGISTERED: Outcome = (200, "User registered successfully", "");
+    pub const LOGGED_IN: Outcome = (200, "User logged in successfully", "");
+    pub const LOGGED_OUT: Outcome = (200, "Logged out successfully", "");
+
+    pub const INVALID_PAYLOAD: Outcome = (400, "Invalid request payload", "invalid_payload");
+    pub const UNSUPPORTED_MEDIA_TYPE: Outcome = (
+        415,
+        "Content-Type must be application/json",
+        "unsupported_media_type",
+    );
+    pub const PAYLOAD_TOO_LARGE: Outcome = (413, "Invalid request payload", "payload_too_large");
+    pub const NOT_FOUND: Outcome = (404, "Not found", "not_found");
+    pub const METHOD_NOT_ALLOWED: Outcome = (405, "Method not allowed", "method_not_allowed");
+
+    pub const NAME_OR_PHONE_MISSING: Outcome =
+        (400, "Name and phone number are required", "missing_field");
+    pub const PHONE_MISSING: Outcome = (400, "Phone number is required", "missing_field");
+    pub const OTP_OR_PHONE_MISSING: Outcome =
+        (400, "OTP and phone number are required", "missing_field");
+    pub const CHALLENGE_ID_MISSING: Outcome = (400, "Challenge id is required", "missing_field");
+    pub const REFRESH_TOKEN_MISSING: Outcome = (400, "Refresh token is required", "missing_field");
+    pub const INVALID_NAME: Outcome = (400, "Invalid name", "invalid_name");
+    pub const INVALID_PHONE: Outcome = (400, "Invalid phone number", "invalid_phone_number");
+    pub const UNSUPPORTED_PHONE: Outcome = (
+        403,
+        "Phone numbers of this kind are not supported",
+        "unsupported_phone_number",
+    );
+    pub const RATE_LIMITED: Outcome = (429, "Too many requests", "rate_limited");
+
+    pub const USER_EXISTS: Outcome = (
+        409,
+        "User already exists with the given phone number",
+        "user_exists",
+    );
+    pub const USER_NOT_FOUND: Outcome = (404, "User not found", "user_not_found");
+    pub const OTP_EXPIRED: Outcome = (401, "Invalid or expired OTP", "otp_expired");
+    pub const OTP_MISMATCH: Outcome = (401, "Invalid OTP", "otp_mismatch");
+    pub const TOO_MANY_ATTEMPTS: Outcome = (429, "Too many attempts", "too_many_attempts");
+    pub const INVALID_TOKEN: Outcome = (401, "Invalid or expired token", "invalid_token");
+    pub const UNAUTHENTICATED: Outcome = (
+        401,
+        "Invalid or missing authentication token",
+        "unauthenticated",
+    );
+
+    pub const SMS_FAILED: Outcome = (502, "Failed to send OTP", "sms_failed");
+    /// 503 at `/signup` and `/login`.
+    pub const NOT_STORED: Outcome = (503, "Failed to store user data", "unavailable");
+    /// 503 at `/verify`.
+    pub const NOT_REGISTERED: Outcome = (503, "Failed to register user", "unavailable");
+    /// 503 at the routes of sessions.
+    pub const UNAVAILABLE: Outcome = (503, "Service unavailable", "unavailable");
+}
+
+const EVERYWHERE: [Outcome; 5] = [
+    INVALID_PAYLOAD,
     UNSUPPORTED_MEDIA_TYPE,
-    (413, "Invalid request payload", "payload_too_large"),
-    (404, "Not found", "not_found"),
-    (405, "Method not allowed", "method_not_allowed"),
-];
-
-const UNSUPPORTED_MEDIA_TYPE: Row = (
-    415,
-    "Content-Type must be application/json",
-    "unsupported_media_type",
-);
-
-const WITH_A_PHONE: [Row; 2] = [
-    (400, "Invalid phone number", "invalid_phone_number"),
-    (429, "Too many requests", "rate_limited"),
-];
-
-const USER_EXISTS: Row = (
-    409,
-    "User already exists with the given phone number",
-    "user_exists",
-);
-
-const USER_NOT_FOUND: Row = (404, "User not found", "user_not_found");
-
-const UNSUPPORTED: Row = (
-    403,
-    "Phone numbers of this kind are not supported",
-    "unsupported_phone_number",
-);
-
-const AT_SIGNUP: [Row; 6] = [
-    (400, "Name and phone number are required", "missing_field"),
-    (400, "Invalid name", "invalid_name"),
-    UNSUPPORTED,
-    USER_EXISTS,
-    (502, "Failed to send OTP", "sms_failed"),
-    (503, "Failed to store user data", "unavailable"),
-];
-
-const AT_LOGIN: [Row; 5] = [
-    (400, "Phone number is required", "missing_field"),
-    UNSUPPORTED,
-    USER_NOT_FOUND,
-    (502, "Failed to send OTP", "sms_failed"),
-    (503, "Failed to store user data", "unavailable"),
-];
-
-const AT_VERIFY: [Row; 8] = [
-    (400, "OTP and phone number are required", "missing_field"),
-    (400, "Challenge id is required", "missing_field"),
-    (401, "Invalid or expired OTP", "otp_expired"),
-    (401, "Invalid OTP", "otp_mismatch"),
-    (429, "Too many attempts", "too_many_attempts"),
-    USER_EXISTS,
-    USER_NOT_FOUND,
-    (503, "Failed to register user", "unavailable"),
-];
-
-const AT_REFRESH: [Row; 3] = [
-    (400, "Refresh token is required", "missing_field"),
-    (401, "Invalid or expired token", "invalid_token"),
-    (503, "Service unavailable", "unavailable"),
-];
-
-const AT_LOGOUT: [Row; 2] = [
-    (400, "Refresh token is required", "missing_field"),
-    (503, "Service unavailable", "unavailable"),
+    PAYLOAD_TOO_LARGE,
+    NOT_FOUND,
+    METHOD_NOT_ALLOWED,
 ];
 
 impl Route {
@@ -125,26 +128,51 @@ impl Route {
         }
     }
 
-    /// What it may answer beside what all may.
-    fn rows(self) -> [&'static [Row]; 2] {
+    /// Its outcomes, beside those that every route has. A refresh has no message.
+    fn outcomes(self) -> &'static [Outcome] {
         match self {
-            Self::Signup => [&WITH_A_PHONE, &AT_SIGNUP],
-            Self::Login => [&WITH_A_PHONE, &AT_LOGIN],
-            Self::Verify => [&WITH_A_PHONE, &AT_VERIFY],
-            Self::Refresh => [&[], &AT_REFRESH],
-            Self::Logout => [&[], &AT_LOGOUT],
-        }
-    }
-
-    fn messages(self) -> &'static [&'static str] {
-        match self {
-            Self::Signup | Self::Login => &["OTP sent successfully"],
-            Self::Verify => &[
-                "User registered successfully",
-                "User logged in successfully",
+            Self::Signup => &[
+                SENT,
+                NAME_OR_PHONE_MISSING,
+                INVALID_NAME,
+                INVALID_PHONE,
+                UNSUPPORTED_PHONE,
+                RATE_LIMITED,
+                USER_EXISTS,
+                SMS_FAILED,
+                NOT_STORED,
             ],
-            Self::Refresh => &[""],
-            Self::Logout => &["Logged out successfully"],
+            Self::Login => &[
+                SENT,
+                PHONE_MISSING,
+                INVALID_PHONE,
+                UNSUPPORTED_PHONE,
+                RATE_LIMITED,
+                USER_NOT_FOUND,
+                SMS_FAILED,
+                NOT_STORED,
+            ],
+            Self::Verify => &[
+                REGISTERED,
+                LOGGED_IN,
+                OTP_OR_PHONE_MISSING,
+                CHALLENGE_ID_MISSING,
+                INVALID_PHONE,
+                RATE_LIMITED,
+                OTP_EXPIRED,
+                OTP_MISMATCH,
+                TOO_MANY_ATTEMPTS,
+                USER_EXISTS,
+                USER_NOT_FOUND,
+                NOT_REGISTERED,
+            ],
+            Self::Refresh => &[
+                (200, "", ""),
+                REFRESH_TOKEN_MISSING,
+                INVALID_TOKEN,
+                UNAVAILABLE,
+            ],
+            Self::Logout => &[LOGGED_OUT, REFRESH_TOKEN_MISSING, UNAVAILABLE],
         }
     }
 
@@ -157,84 +185,78 @@ impl Route {
         }
     }
 
-    /// What of the answer is against the contract, if anything is. A fault of ours, 500, is: the
-    /// contract has it, and nothing that a client or a store does may bring it about.
-    pub fn fault_of(self, answer: &Answer) -> Option<String> {
-        let fault = |what: &str| Some(format!("{what}: {answer:?}"));
-        let is = |name: &str, value| answer.headers.get(name).map(String::as_str) == Some(value);
+    /// How the response breaks the contract, if it does. A fault of ours, 500, breaks it: the contract
+    /// has it, but nothing that a client or a store does may bring it about.
+    pub fn fault_of(self, response: &Response) -> Option<String> {
+        let fault = |what: &str| Some(format!("{what}: {response:?}"));
+        let is = |name: &str, value| response.headers.get(name).map(String::as_str) == Some(value);
         if !is("content-type", "application/json") || !is("cache-control", "no-store") {
             return fault("headers");
         }
-        if answer.status == 200 {
-            let is_own = self.messages().contains(&answer.text("message"));
+        let outcome = response.outcome();
+        if !EVERYWHERE.contains(&outcome) && !self.outcomes().contains(&outcome) {
+            return fault("no outcome of the route");
+        }
+        if response.status == 200 {
             let gives_tokens = matches!(self, Self::Verify | Self::Refresh);
-            let has_tokens = answer.body["tokens"]["token_type"] == "Bearer";
-            return if answer.body["success"] == true && is_own && has_tokens == gives_tokens {
+            let has_tokens = response.body["tokens"]["token_type"] == "Bearer";
+            return if response.body["success"] == true && has_tokens == gives_tokens {
                 None
             } else {
                 fault("a success of another route")
             };
         }
-        if !ANYWHERE
-            .iter()
-            .chain(self.rows().into_iter().flatten())
-            .any(|row| *row == answer.failure())
-        {
-            return fault("not a row of the contract");
-        }
         let is_extra = |member: &str| match member {
             "error" | "code" => true,
-            "detail" => matches!(answer.status, 400 | 413),
-            "retry_after" => matches!(answer.status, 429 | 503),
-            "attempts_remaining" => answer.status == 401,
+            "detail" => matches!(response.status, 400 | 413),
+            "retry_after" => matches!(response.status, 429 | 503),
+            "attempts_remaining" => response.status == 401,
             _ => false,
         };
-        let mut members = answer.body.as_object().into_iter().flatten();
+        let mut members = response.body.as_object().into_iter().flatten();
         if !members.all(|(member, _)| is_extra(member)) {
             return fault("a member that has no place there");
         }
-        if !is_harmless(answer.text("detail")) {
+        if !is_harmless(response.text("detail")) {
             return fault("a detail that is not one of ours");
         }
-        let seconds = answer.headers.get("retry-after");
+        let seconds = response.headers.get("retry-after");
         let is_told =
-            seconds.is_some_and(|text| text.parse().ok() == answer.body["retry_after"].as_u64());
-        if matches!(answer.status, 429 | 503) != is_told {
+            seconds.is_some_and(|text| text.parse().ok() == response.body["retry_after"].as_u64());
+        if matches!(response.status, 429 | 503) != is_told {
             return fault("Retry-After");
         }
-        if (answer.status == 405) != is("allow", "POST") {
+        if (response.status == 405) != is("allow", "POST") {
             return fault("Allow");
         }
         None
     }
 
-    /// The same for the answer to a POST of this body, sent as this type. It must be refused as
+    /// The same for the response to a POST of this body, sent as this type. It must be refused as
     /// unreadable when it is, and only then.
     pub fn fault_of_post(
         self,
         content_type: Option<&str>,
         body: &[u8],
-        answer: &Answer,
+        response: &Response,
     ) -> Option<String> {
         let expected = if !content_type.is_some_and(is_json) {
-            Some("unsupported_media_type")
+            Some(UNSUPPORTED_MEDIA_TYPE)
         } else if body.len() > BODY_LIMIT {
-            Some("payload_too_large")
+            Some(PAYLOAD_TOO_LARGE)
         } else if self.reads(body) {
             None
         } else {
-            Some("invalid_payload")
+            Some(INVALID_PAYLOAD)
         };
-        let refusals = [
-            "unsupported_media_type",
-            "payload_too_large",
-            "invalid_payload",
-        ];
-        let told = Some(answer.text("code")).filter(|code| refusals.contains(code));
-        if told != expected {
-            return Some(format!("{expected:?} was due: {answer:?}"));
+        let refusals = [UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE, INVALID_PAYLOAD];
+        let refusal = refusals
+            .into_iter()
+            .find(|refusal| *refusal == response.outcome());
+        if refusal != expected {
+            return Some(format!("{expected:?} was due: {response:?}"));
         }
-        self.fault_of(answer)
+        self.fault_of(response)
     }
 
     /// Whether a body is one JSON object of texts, each of a name that the route knows, none twice.

@@ -13,12 +13,20 @@ use shared::config::Env;
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
+use crate::{runtime, until};
+
 /// Held by whoever makes or clones the template, across test processes.
 const LOCK: i64 = 0x6f74_705f_7465_7374;
 
 pub struct Database {
     name: String,
 }
+
+/// Tables that nobody else can use.
+pub struct Lock(Client);
+
+/// Sees who is connected to a database.
+pub struct Observer(Client);
 
 impl Database {
     /// A migrated, empty database.
@@ -60,6 +68,11 @@ impl Database {
         format!("{host}:{}", config.get_ports()[0])
     }
 
+    /// The URL for another role than the tests' own.
+    pub fn url_of(&self, role: &str) -> String {
+        self.url().replace("://postgres@", &format!("://{role}@"))
+    }
+
     /// The URL with another server's address in it: that of a proxy.
     pub fn url_through(&self, address: &str) -> String {
         self.url().replace(&Self::address(), address)
@@ -77,6 +90,43 @@ impl Database {
         client.execute(insert, &[&phone]).await.unwrap();
     }
 
+    /// Runs statements for what a test wants to see or break.
+    pub async fn run(&self, statements: &str) {
+        self.connect()
+            .await
+            .batch_execute(statements)
+            .await
+            .unwrap();
+    }
+
+    /// Keeps everybody else out of these tables.
+    pub async fn lock(&self, tables: &str) -> Lock {
+        let client = self.connect().await;
+        let lock = format!("BEGIN; LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE");
+        client.batch_execute(&lock).await.unwrap();
+        Lock(client)
+    }
+
+    pub async fn observer(&self) -> Observer {
+        Observer(self.connect().await)
+    }
+
+    /// Waits until somebody waits for a lock.
+    pub async fn until_waited_for(&self) {
+        let observer = self.observer().await;
+        until("somebody waits for a lock", async || {
+            observer.waiting().await > 0
+        })
+        .await;
+    }
+
+    /// How many users have this number.
+    pub async fn users_with(&self, phone: &str) -> i64 {
+        let client = self.connect().await;
+        let count = "SELECT count(*) FROM users WHERE phone_number = $1";
+        client.query_one(count, &[&phone]).await.unwrap().get(0)
+    }
+
     /// How many users there are.
     pub async fn count_users(&self) -> i64 {
         let client = self.connect().await;
@@ -85,16 +135,38 @@ impl Database {
     }
 }
 
+impl Lock {
+    pub async fn release(self) {
+        self.0.batch_execute("ROLLBACK").await.unwrap();
+    }
+}
+
+impl Observer {
+    /// How many sessions others have in this database.
+    pub async fn sessions(&self) -> i64 {
+        self.count("pid <> pg_backend_pid()").await
+    }
+
+    /// How many of them wait for a lock.
+    pub async fn waiting(&self) -> i64 {
+        self.count("wait_event_type = 'Lock'").await
+    }
+
+    async fn count(&self, condition: &str) -> i64 {
+        let count = format!(
+            "SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND {condition}"
+        );
+        self.0.query_one(&count, &[]).await.unwrap().get(0)
+    }
+}
+
 impl Drop for Database {
     fn drop(&mut self) {
         let name = self.name.clone();
         // The test's own runtime is about to end, so the clean-up has one of its own.
         let dropping = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async {
+            runtime().block_on(async {
                 let admin = connect(&admin_url()).await;
                 admin
                     .batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))

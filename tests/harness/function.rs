@@ -1,7 +1,7 @@
 //! A function as Lambda runs it: the release build as a process under the Runtime API.
 //!
 //! Whichever test starts it, when it is dropped its log is checked: no code, number or pepper, JSON
-//! objects only, and one line for every answer.
+//! objects only, and one line for every response.
 
 use std::{
     env, io,
@@ -12,30 +12,28 @@ use std::{
 };
 
 use lambda_simulator::{FreezeMode, InvocationStatus, Simulator};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     process::{Child, Command},
     sync::OnceCell,
 };
 
-use crate::{
-    Answer, PATIENCE, Secrets, log::Log, sign_up_event, token_settings, until, verify_event,
-};
+use crate::{PATIENCE, Response, Secrets, event, log::Log, token_settings, until};
 
 pub struct Function {
     simulator: Simulator,
     process: Child,
     log: Log,
     secrets: Secrets,
-    /// How many of its answers were HTTP answers.
-    answers: usize,
-    /// It was ended while it may have been about to answer.
+    /// How many of its responses were HTTP responses.
+    responses: usize,
+    /// It was killed when it may have been about to respond.
     killed: bool,
 }
 
 /// What a function is told of its sandbox.
 pub struct Sandbox {
-    /// How long an answer may take before Lambda cuts it off.
+    /// How long a response may take before Lambda cuts it off.
     pub timeout: Duration,
     /// Whether it is frozen between events.
     pub freezes: bool,
@@ -52,7 +50,7 @@ impl Default for Sandbox {
 
 /// What became of one event.
 pub enum Invocation {
-    Answered(Value),
+    Responded(Value),
     Failed,
     /// The process ended instead.
     Exited(ExitStatus),
@@ -109,7 +107,7 @@ impl Function {
             process,
             log: Log::of(output),
             secrets: Secrets::default(),
-            answers: 0,
+            responses: 0,
             killed: false,
         }
     }
@@ -157,19 +155,19 @@ impl Function {
                 let state = state.unwrap();
                 match state.status {
                     InvocationStatus::Success => {
-                        Invocation::Answered(state.response.unwrap().payload)
+                        Invocation::Responded(state.response.unwrap().payload)
                     }
                     _ => Invocation::Failed,
                 }
             }
             status = self.process.wait() => Invocation::Exited(status.unwrap()),
         };
-        if let Invocation::Answered(payload) = &invocation {
+        if let Invocation::Responded(payload) = &invocation {
             self.secrets.learn(payload);
             if payload["statusCode"].is_u64() {
-                self.answers += 1;
-                until("every answer has a line", async || {
-                    self.answer_lines().len() >= self.answers
+                self.responses += 1;
+                until("every response has a line", async || {
+                    self.response_lines().len() >= self.responses
                 })
                 .await;
             }
@@ -177,29 +175,34 @@ impl Function {
         invocation
     }
 
-    /// The answer to an API Gateway event.
-    pub async fn answer(&mut self, event: &Value) -> Answer {
+    /// Hands it one API Gateway event and returns the response.
+    pub async fn send(&mut self, event: &Value) -> Response {
         let id = self.begin(event).await;
-        self.answer_to(&id).await
+        self.receive(&id).await
     }
 
-    /// The answer to an event that it was handed before.
-    pub async fn answer_to(&mut self, id: &str) -> Answer {
+    /// Waits for the response to an event that it was handed before.
+    pub async fn receive(&mut self, id: &str) -> Response {
         match self.finish(id).await {
-            Invocation::Answered(payload) => Answer::of_function(&payload),
-            Invocation::Failed => panic!("no answer; the log: {:#?}", self.log()),
+            Invocation::Responded(payload) => Response::of_function(&payload),
+            Invocation::Failed => panic!("no response; the log: {:#?}", self.log()),
             Invocation::Exited(status) => panic!("{status}; the log: {:#?}", self.log()),
         }
     }
 
-    /// Of `signup`, to somebody who signs up.
-    pub async fn sign_up(&mut self, phone: &str) -> Answer {
-        self.answer(&sign_up_event(phone)).await
+    /// POSTs this body.
+    pub async fn post(&mut self, path: &str, body: &Value) -> Response {
+        self.send(&event("POST", path, &body.to_string())).await
     }
 
-    /// Of `verify`, to somebody who answers with a code.
-    pub async fn verify(&mut self, phone: &str, code: &str) -> Answer {
-        self.answer(&verify_event(phone, code)).await
+    /// Of `signup`, to somebody who signs up.
+    pub async fn sign_up(&mut self, phone: &str) -> Response {
+        self.send(&sign_up_event(phone)).await
+    }
+
+    /// Of `verify`, to a submitted code.
+    pub async fn verify(&mut self, phone: &str, code: &str) -> Response {
+        self.send(&verify_event(phone, code)).await
     }
 
     /// Waits for the process to end by itself.
@@ -210,13 +213,13 @@ impl Function {
         status
     }
 
-    /// The lines that it wrote so far: at least all that came before the last answer.
+    /// The lines that it wrote so far: at least all that came before the last response.
     pub fn log(&self) -> Vec<String> {
         self.log.lines()
     }
 
-    /// The lines about its answers, oldest first.
-    pub fn answer_lines(&self) -> Vec<Value> {
+    /// The lines about its responses, oldest first.
+    pub fn response_lines(&self) -> Vec<Value> {
         let lines = self.log().into_iter();
         lines
             .filter_map(|line| serde_json::from_str(&line).ok())
@@ -246,13 +249,25 @@ impl Drop for Function {
             .filter_map(|line| self.secrets.fault_of(line))
             .collect();
         assert!(faults.is_empty(), "{faults:#?}");
-        let told = self.answer_lines().len();
+        let told = self.response_lines().len();
         let unheard = usize::from(self.killed);
         assert!(
-            (self.answers..=self.answers + unheard).contains(&told),
+            (self.responses..=self.responses + unheard).contains(&told),
             "{lines:#?}"
         );
     }
+}
+
+/// Somebody signs up.
+pub fn sign_up_event(phone: &str) -> Value {
+    let body = json!({"name": "Ada", "phone_number": phone});
+    event("POST", "/signup", &body.to_string())
+}
+
+/// Somebody submits a code.
+pub fn verify_event(phone: &str, code: &str) -> Value {
+    let body = json!({"otp": code, "phone_number": phone});
+    event("POST", "/verify", &body.to_string())
 }
 
 /// The release build of a function, made first if it is not up to date.

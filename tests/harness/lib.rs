@@ -5,15 +5,18 @@
 //! `scripts/with-services.sh --sns --pgbouncer` provides them.
 #![allow(
     clippy::expect_used,
+    clippy::large_futures,
     clippy::missing_panics_doc,
     clippy::panic,
     clippy::unwrap_used,
     reason = "a test stops at the first surprise"
 )]
 
-mod answer;
 mod contract;
+mod credentials;
 mod database;
+mod deployment;
+mod event;
 mod function;
 mod keys;
 mod log;
@@ -22,29 +25,32 @@ mod phones;
 mod provider;
 mod proxy;
 mod redis_server;
+mod response;
 mod service;
 mod tls;
 mod web;
 
 use std::{net::TcpListener, time::Duration};
 
+use proptest::test_runner::{Config, TestRunner};
 use rand::{RngExt, rand_core::UnwrapErr, rngs::SysRng};
+use tokio::runtime::{self, Runtime};
 
-pub use answer::Answer;
-pub use contract::Route;
-pub use database::Database;
-pub use function::{Function, Invocation, Sandbox, binary};
+pub use contract::{Outcome, Route, outcome};
+pub use credentials::{Challenge, Tokens, code_in, last_code_to, wrong};
+pub use database::{Database, Lock, Observer};
+pub use deployment::{Deployment, TO_THE_LOG};
+pub use event::{Gateway, event, event_from, from_address, in_base64, set_header};
+pub use function::{Function, Invocation, Sandbox, binary, sign_up_event, verify_event};
 pub use keys::{AUDIENCE, ISSUER, Key, decoded, signing_key, token_settings, unsigned};
 pub use log::Secrets;
 pub use pgbouncer::PgBouncer;
-pub use phones::{fresh_phone, messages_to};
+pub use phones::{fresh_phone, messages_to, neighbour};
 pub use provider::{Behaviour, Provider};
 pub use proxy::{Fault, Proxy};
-pub use redis_server::RedisServer;
-pub use service::{
-    LIMITS, Service, Tokens, code_in, event, event_from, last_code_to, local_settings, settings,
-    sign_up_event, verify_event, wrong,
-};
+pub use redis_server::{RedisServer, challenge_key};
+pub use response::Response;
+pub use service::{Functions, LIMITS, Service, local_settings, settings};
 pub use tls::{Authority, TlsProxy};
 pub use web::serve;
 
@@ -76,6 +82,21 @@ pub fn free_port() -> u16 {
             return port;
         }
     }
+}
+
+/// Runs a property on so many random cases.
+pub fn property(cases: u32) -> TestRunner {
+    TestRunner::new(Config {
+        cases,
+        failure_persistence: None,
+        ..Config::default()
+    })
+}
+
+/// For the properties of what is asynchronous.
+pub fn runtime() -> Runtime {
+    let mut builder = runtime::Builder::new_current_thread();
+    builder.enable_all().build().unwrap()
 }
 
 /// 64 random bits, for names that don't collide.

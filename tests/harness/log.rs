@@ -64,7 +64,7 @@ impl Secrets {
     /// Fewer digits than these stand in a log by chance.
     const DIGITS: usize = 6;
 
-    /// Learns the code, the number and the tokens of an event, of an answer, or of the `log` sender's
+    /// Learns the code, the number and the tokens of an event, of a response, or of the `log` sender's
     /// line.
     pub fn learn(&mut self, value: &Value) {
         match value {

@@ -9,6 +9,11 @@ pub fn fresh_phone() -> String {
     format!("+49151{:08}", crate::random_number() % 100_000_000)
 }
 
+/// Another number of the same range, of which there are a thousand.
+pub fn neighbour(phone: &str, last: usize) -> String {
+    format!("{}{last:03}", &phone[..phone.len() - 3])
+}
+
 /// The messages that moto's SNS was given for this number, oldest first.
 pub async fn messages_to(phone: &str) -> Vec<String> {
     let endpoint = env::var("AWS_ENDPOINT_URL_SNS")

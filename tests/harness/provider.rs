@@ -13,17 +13,19 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
+use crate::code_in;
+
 /// What the provider does with a request that it has read to its end.
 #[derive(Clone, Copy, Debug)]
 pub enum Behaviour {
     Accept,
     /// It takes its time and accepts.
     AcceptAfter(Duration),
-    /// An error answer with this status and AWS error code.
+    /// An error reply with this status and AWS error code.
     Refuse(u16, &'static str),
-    /// No answer, ever.
+    /// No reply, ever.
     Hang,
-    /// The connection is closed instead of an answer.
+    /// The connection is closed instead of a reply.
     BreakOff,
 }
 
@@ -93,6 +95,17 @@ impl Provider {
         let to_phone = messages.iter().filter(|(to, _)| to == phone);
         to_phone.map(|(_, message)| message.clone()).collect()
     }
+
+    /// The codes in these messages.
+    pub fn codes_to(&self, phone: &str) -> Vec<String> {
+        let messages = self.messages_to(phone);
+        messages.iter().map(|message| code_in(message)).collect()
+    }
+
+    /// The code of the newest message to this number.
+    pub fn last_code_to(&self, phone: &str) -> String {
+        self.codes_to(phone).pop().unwrap()
+    }
 }
 
 async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
@@ -103,7 +116,7 @@ async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
             shared.messages.lock().unwrap().push(message);
         }
         shared.requests.lock().unwrap().push(body);
-        let answer = match behaviour {
+        let reply = match behaviour {
             Behaviour::Accept => accepted(),
             Behaviour::AcceptAfter(time) => {
                 tokio::time::sleep(time).await;
@@ -119,7 +132,7 @@ async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
             Behaviour::Hang => std::future::pending().await,
             Behaviour::BreakOff => return,
         };
-        if client.write_all(answer.as_bytes()).await.is_err() {
+        if client.write_all(reply.as_bytes()).await.is_err() {
             return;
         }
     }

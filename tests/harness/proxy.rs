@@ -26,26 +26,26 @@ pub struct Proxy {
     shared: Arc<Shared>,
 }
 
-/// What happens to one flight of a client, which is all that it says before the server answers, or to
-/// the answer.
+/// What happens to one flight of a client, which is all that it says before the server replies, or to
+/// the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The connection is closed, and the server has not heard the client.
     CutRequest,
-    /// The server hears the client; the connection is closed in place of its answer.
-    CutAnswer,
+    /// The server hears the client; the connection is closed in place of its reply.
+    CutReply,
     /// The same by a reset.
-    ResetAnswer,
+    ResetReply,
     /// The server hears the client, and then that the client has nothing more to say; the client hears
-    /// that of the server, in place of an answer.
+    /// that of the server, in place of a reply.
     HalfClose,
     /// The server does not hear the client, and nobody is told: from here on the connection is dead.
     LoseRequest,
-    /// The server hears the client; its answer is lost, and the connection is dead.
-    LoseAnswer,
+    /// The server hears the client; its reply is lost, and the connection is dead.
+    LoseReply,
     /// The server hears the client later, even if the client is gone by then.
     DelayRequest(Duration),
-    DelayAnswer(Duration),
+    DelayReply(Duration),
 }
 
 #[derive(Default)]
@@ -160,7 +160,7 @@ impl Proxy {
         *self.shared.fault.lock().unwrap() = None;
     }
 
-    /// How many flights have met a fault. One that meets the answer has done so when the server has given
+    /// How many flights have met a fault. One that meets the reply has done so when the server has given
     /// it: what was asked for is done.
     pub fn faults_met(&self) -> usize {
         self.shared.faults_met.load(Ordering::SeqCst)
@@ -249,7 +249,7 @@ async fn carry(
     let (from_server, to_server) = server.into_split();
     tokio::select! {
         () = carried.requests(from_client, to_server) => {}
-        () = carried.answers(from_server, to_client) => {}
+        () = carried.replies(from_server, to_client) => {}
         _ = ended.changed() => {}
     }
 }
@@ -302,7 +302,7 @@ impl Carried<'_> {
         }
     }
 
-    async fn answers(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+    async fn replies(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
         let mut buffer = vec![0; 16 * 1024];
         loop {
             let read = from.read(&mut buffer).await;
@@ -313,7 +313,7 @@ impl Carried<'_> {
                 self.shared.faults_met.fetch_add(1, Ordering::SeqCst);
             }
             // A dead connection does not even tell that the server has closed it.
-            if self.is_lost() || matches!(fault, Some(Fault::LoseRequest | Fault::LoseAnswer)) {
+            if self.is_lost() || matches!(fault, Some(Fault::LoseRequest | Fault::LoseReply)) {
                 if matches!(read, Ok(1..)) {
                     continue;
                 }
@@ -322,8 +322,8 @@ impl Carried<'_> {
             let Ok(length @ 1..) = read else { return };
             self.client_spoke.store(false, Ordering::SeqCst);
             match fault {
-                Some(Fault::CutAnswer) => return,
-                Some(Fault::ResetAnswer) => {
+                Some(Fault::CutReply) => return,
+                Some(Fault::ResetReply) => {
                     // Closing a socket that does not linger is a reset.
                     let _unset = to.as_ref().set_zero_linger();
                     return;
@@ -332,7 +332,7 @@ impl Carried<'_> {
                     let _closed = to.shutdown().await;
                     std::future::pending::<()>().await;
                 }
-                Some(Fault::DelayAnswer(time)) => sleep(time).await,
+                Some(Fault::DelayReply(time)) => sleep(time).await,
                 _ => {}
             }
             if to.write_all(&buffer[..length]).await.is_err() {

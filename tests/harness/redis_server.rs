@@ -18,6 +18,11 @@ pub struct RedisServer {
     folder: TempDir,
 }
 
+/// The key of a challenge.
+pub fn challenge_key(id: &str) -> String {
+    format!("{{otp}}:challenge:{id}")
+}
+
 impl RedisServer {
     /// Starts the server of `REDIS_SERVER`, or the one on the `PATH`.
     pub async fn start() -> Self {
@@ -100,6 +105,16 @@ impl RedisServer {
         let mut cmd = Cmd::new();
         cmd.arg(command);
         cmd.query_async(&mut self.connect().await).await.unwrap()
+    }
+
+    /// The keys that match this pattern.
+    pub async fn keys(&self, pattern: &str) -> Vec<String> {
+        self.run(&["KEYS", pattern]).await
+    }
+
+    /// There must be no key.
+    pub async fn assert_empty(&self) {
+        assert_eq!(self.keys("*").await, Vec::<String>::new());
     }
 
     /// The id of the phone's newest challenge.

@@ -1,25 +1,34 @@
 //! The functions in this process, over stores of their own.
 
+use std::ops::{Deref, DerefMut};
+
 use lambda_http::request::from_str;
 use serde_json::{Value, json};
 use session::Session;
 use shared::{config::Env, lambda::Function as _};
 use signup::Signup;
+use tokio::time::timeout;
 use verify::Verify;
 
 use crate::{
-    Answer, Database, PEPPER, Proxy, RedisServer, fresh_phone, messages_to, token_settings,
+    Challenge, Database, PATIENCE, PEPPER, Proxy, RedisServer, Response, Tokens, event, event_from,
+    fresh_phone, token_settings,
 };
 
-/// The service as its clients see it, with proxies between it and its stores.
+/// The three functions, as their clients see them.
+pub struct Functions {
+    pub signup: Signup,
+    pub verify: Verify,
+    pub session: Session,
+}
+
+/// The functions over stores of their own, with proxies in between.
 pub struct Service {
+    functions: Functions,
     pub database: Database,
     pub postgres: Proxy,
     pub redis_server: RedisServer,
     pub redis: Proxy,
-    pub signup: Signup,
-    pub verify: Verify,
-    pub session: Session,
 }
 
 /// The variables of the limits that are on by default.
@@ -35,28 +44,6 @@ pub const LIMITS: [&str; 10] = [
     "MISSES_PHONE",
     "MISSES_TOTAL",
 ];
-
-/// What a client is given to stay signed in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tokens {
-    pub access: String,
-    pub refresh: String,
-}
-
-impl Tokens {
-    /// The tokens of an answer, which must be a success.
-    pub fn of(answer: &Answer) -> Self {
-        assert_eq!(answer.status, 200, "{answer:?}");
-        let tokens = &answer.body["tokens"];
-        assert_eq!(tokens["token_type"], "Bearer");
-        assert_eq!(tokens["expires_in"], 900);
-        let text = |member: &str| tokens[member].as_str().unwrap().to_owned();
-        Self {
-            access: text("access_token"),
-            refresh: text("refresh_token"),
-        }
-    }
-}
 
 /// The environment of a function over these stores, which sends everywhere and without limits: a test
 /// of a limit sets its own.
@@ -88,61 +75,10 @@ pub fn local_settings<'a>(database_url: &'a str, redis_url: &'a str) -> Vec<(&'a
     ]
 }
 
-/// An API Gateway event (HTTP API, payload format 2.0).
-pub fn event(method: &str, path: &str, body: &str) -> Value {
-    json!({
-        "version": "2.0",
-        "routeKey": "$default",
-        "rawPath": path,
-        "rawQueryString": "",
-        "headers": {"content-type": "application/json", "host": "api.example.com"},
-        "requestContext": {
-            "accountId": "123456789012",
-            "apiId": "api",
-            "domainName": "api.example.com",
-            "http": {
-                "method": method,
-                "path": path,
-                "protocol": "HTTP/1.1",
-                "sourceIp": "203.0.113.10",
-                "userAgent": "tests"
-            },
-            "requestId": "request",
-            "routeKey": "$default",
-            "stage": "$default",
-            "time": "22/Nov/2026:00:00:00 +0000",
-            "timeEpoch": 1_795_305_600_000_u64
-        },
-        "body": body,
-        "isBase64Encoded": false
-    })
-}
-
-/// Somebody signs up.
-pub fn sign_up_event(phone: &str) -> Value {
-    let body = json!({"name": "Ada", "phone_number": phone});
-    event("POST", "/signup", &body.to_string())
-}
-
-/// Somebody answers with a code.
-pub fn verify_event(phone: &str, code: &str) -> Value {
-    let body = json!({"otp": code, "phone_number": phone});
-    event("POST", "/verify", &body.to_string())
-}
-
-/// A POST from a client at this address, who claims another one in a header.
-pub fn event_from(address: &str, path: &str, body: &str) -> Value {
-    let mut event = event("POST", path, body);
-    event["requestContext"]["http"]["sourceIp"] = address.into();
-    event["headers"]["x-forwarded-for"] =
-        format!("192.0.2.{}", crate::random_number() % 256).into();
-    event
-}
-
 impl Service {
-    /// With the defaults of every setting.
+    /// With the defaults of every setting but the limits, which are off.
     pub async fn start() -> Self {
-        Box::pin(Self::start_with(&[])).await
+        Self::start_with(&[]).await
     }
 
     /// With some settings of its own.
@@ -150,123 +86,224 @@ impl Service {
         let (database, redis_server) = tokio::join!(Database::migrated(), RedisServer::start());
         let postgres = Proxy::to(&Database::address()).await;
         let redis = Proxy::to(&redis_server.address()).await;
-        let mut settings = settings(
-            &database.url_through(postgres.address()),
-            &format!("redis://{}", redis.address()),
-        );
-        settings.extend(own.iter().map(|&(name, value)| (name.into(), value.into())));
-        let env: Env = settings.into_iter().collect();
-        let signup = Signup::from_env(&env).await.unwrap();
-        let verify = Verify::from_env(&env).await.unwrap();
-        let session = Session::from_env(&env).await.unwrap();
-        tokio::join!(signup.connect(), verify.connect(), session.connect());
+        let database_url = database.url_through(postgres.address());
+        let redis_url = format!("redis://{}", redis.address());
+        let functions = Functions::over(&database_url, &redis_url, own).await;
+        functions.connect().await;
         Self {
+            functions,
             database,
             postgres,
             redis_server,
             redis,
-            signup,
-            verify,
-            session,
         }
     }
 
-    /// Another instance of `session`, with a connection and some settings of its own.
-    pub async fn another_session(&self, own: &[(&str, &str)]) -> Session {
-        let mut settings = settings(&self.database.url(), &self.redis_server.url());
-        settings.extend(own.iter().map(|&(name, value)| (name.into(), value.into())));
-        let session = Session::from_env(&settings.into_iter().collect())
-            .await
-            .unwrap();
-        session.connect().await;
-        session
+    /// Other instances over the same stores, with some settings of their own. They connect when they
+    /// are first asked for something.
+    pub async fn others(&self, own: &[(&str, &str)]) -> Functions {
+        Functions::over(&self.database.url(), &self.redis_server.url(), own).await
     }
 
-    /// Moves the service's clock from here on.
-    pub fn set_clock_offset(&mut self, milliseconds: i64) {
+    /// The round trips so far, to Redis and to Postgres.
+    pub fn round_trips(&self) -> (usize, usize) {
+        (self.redis.round_trips(), self.postgres.round_trips())
+    }
+
+    /// Waits for something, and counts the round trips that it takes, to Redis and to Postgres.
+    pub async fn counting<T>(&self, request: impl Future<Output = T>) -> (T, (usize, usize)) {
+        let before = self.round_trips();
+        let value = request.await;
+        let after = self.round_trips();
+        (value, (after.0 - before.0, after.1 - before.1))
+    }
+
+    /// Sets the service's clock to so many seconds from now.
+    pub fn set_clock(&mut self, seconds: u64) {
+        let milliseconds = i64::try_from(seconds * 1000).unwrap();
         self.signup
             .delivery
             .challenges
             .set_clock_offset(milliseconds);
         self.verify.challenges.set_clock_offset(milliseconds);
     }
+}
 
-    pub async fn sign_up(&self, name: &str, phone: &str) -> Answer {
+impl Deref for Service {
+    type Target = Functions;
+
+    fn deref(&self) -> &Functions {
+        &self.functions
+    }
+}
+
+impl DerefMut for Service {
+    fn deref_mut(&mut self) -> &mut Functions {
+        &mut self.functions
+    }
+}
+
+impl Functions {
+    /// Over these stores, not connected yet, with some settings of their own.
+    pub async fn over(database_url: &str, redis_url: &str, own: &[(&str, &str)]) -> Self {
+        let mut settings = settings(database_url, redis_url);
+        settings.extend(own.iter().map(|&(name, value)| (name.into(), value.into())));
+        let env: Env = settings.into_iter().collect();
+        Self {
+            signup: Signup::from_env(&env).await.unwrap(),
+            verify: Verify::from_env(&env).await.unwrap(),
+            session: Session::from_env(&env).await.unwrap(),
+        }
+    }
+
+    pub async fn connect(&self) {
+        tokio::join!(
+            self.signup.connect(),
+            self.verify.connect(),
+            self.session.connect()
+        );
+    }
+
+    /// The response of the function of this name, which has to come before the patience ends.
+    pub async fn send(&self, function: &str, event: &Value) -> Response {
+        let request = from_str(&event.to_string()).unwrap();
+        let response = async {
+            match function {
+                "signup" => self.signup.handle(request).await,
+                "verify" => self.verify.handle(request).await,
+                _ => self.session.handle(request).await,
+            }
+        };
+        let response = timeout(PATIENCE, response).await;
+        Response::of_handler(response.expect("no response in time"))
+    }
+
+    /// A POST from the address of `event`.
+    pub async fn post(&self, path: &str, body: &Value) -> Response {
+        let event = event("POST", path, &body.to_string());
+        self.send(function_of(path), &event).await
+    }
+
+    /// A POST from a client at this address.
+    pub async fn post_from(&self, address: &str, path: &str, body: &Value) -> Response {
+        let event = event_from(address, path, &body.to_string());
+        self.send(function_of(path), &event).await
+    }
+
+    pub async fn sign_up(&self, phone: &str) -> Response {
+        self.sign_up_as("Ada", phone).await
+    }
+
+    pub async fn sign_up_as(&self, name: &str, phone: &str) -> Response {
         let body = json!({"name": name, "phone_number": phone});
-        self.post_signup(&body.to_string()).await
+        self.post("/signup", &body).await
     }
 
-    /// A POST to `/signup`, `/login` or `/verify` from a client at this address.
-    pub async fn post_from(&self, address: &str, path: &str, body: &Value) -> Answer {
-        let event = event_from(address, path, &body.to_string()).to_string();
-        let request = from_str(&event).unwrap();
-        Answer::of_handler(match path {
-            "/verify" => self.verify.handle(request).await,
-            _ => self.signup.handle(request).await,
-        })
-    }
-
-    pub async fn sign_up_from(&self, address: &str, phone: &str) -> Answer {
+    pub async fn sign_up_from(&self, address: &str, phone: &str) -> Response {
         let body = json!({"name": "Ada", "phone_number": phone});
         self.post_from(address, "/signup", &body).await
     }
 
-    pub async fn verify_from(&self, address: &str, phone: &str, code: &str) -> Answer {
-        let body = json!({"otp": code, "phone_number": phone});
-        self.post_from(address, "/verify", &body).await
+    pub async fn log_in(&self, phone: &str) -> Response {
+        self.post("/login", &json!({"phone_number": phone})).await
     }
 
-    pub async fn log_in(&self, phone: &str) -> Answer {
-        let body = json!({"phone_number": phone});
-        self.post_login(&body.to_string()).await
-    }
-
-    pub async fn log_in_from(&self, address: &str, phone: &str) -> Answer {
+    pub async fn log_in_from(&self, address: &str, phone: &str) -> Response {
         let body = json!({"phone_number": phone});
         self.post_from(address, "/login", &body).await
     }
 
     /// From a device that may be known.
-    pub async fn log_in_on(&self, device_token: &str, phone: &str) -> Answer {
+    pub async fn log_in_on(&self, device_token: &str, phone: &str) -> Response {
         let body = json!({"phone_number": phone, "device_token": device_token});
-        self.post_login(&body.to_string()).await
+        self.post("/login", &body).await
     }
 
-    pub async fn verify(&self, phone: &str, code: &str) -> Answer {
+    /// Submits a code without an id, so for the phone's newest challenge.
+    pub async fn verify(&self, phone: &str, code: &str) -> Response {
         let body = json!({"otp": code, "phone_number": phone});
-        self.post_verify(&body.to_string()).await
+        self.post("/verify", &body).await
     }
 
-    pub async fn verify_challenge(&self, phone: &str, code: &str, id: &str) -> Answer {
+    pub async fn verify_from(&self, address: &str, phone: &str, code: &str) -> Response {
+        let body = json!({"otp": code, "phone_number": phone});
+        self.post_from(address, "/verify", &body).await
+    }
+
+    pub async fn verify_challenge(&self, phone: &str, code: &str, id: &str) -> Response {
         let body = json!({"otp": code, "phone_number": phone, "challenge_id": id});
-        self.post_verify(&body.to_string()).await
+        self.post("/verify", &body).await
     }
 
-    pub async fn post_signup(&self, body: &str) -> Answer {
-        let request = from_str(&event("POST", "/signup", body).to_string()).unwrap();
-        Answer::of_handler(self.signup.handle(request).await)
+    /// Submits the code of a challenge, with its id.
+    pub async fn submit(&self, challenge: &Challenge) -> Response {
+        let Challenge { phone, id, code } = challenge;
+        self.verify_challenge(phone, code, id).await
     }
 
-    pub async fn post_login(&self, body: &str) -> Answer {
-        let request = from_str(&event("POST", "/login", body).to_string()).unwrap();
-        Answer::of_handler(self.signup.handle(request).await)
+    /// Submits a wrong code with the id of a challenge.
+    pub async fn guess(&self, challenge: &Challenge) -> Response {
+        let Challenge { phone, id, .. } = challenge;
+        let code = challenge.wrong_code();
+        self.verify_challenge(phone, &code, id).await
     }
 
-    pub async fn post_verify(&self, body: &str) -> Answer {
-        let request = from_str(&event("POST", "/verify", body).to_string()).unwrap();
-        Answer::of_handler(self.verify.handle(request).await)
+    /// Signs up.
+    pub async fn challenge(&self, phone: &str) -> Challenge {
+        Challenge::of(&self.sign_up(phone).await, phone).await
     }
 
-    /// Signs up, verifies and returns the tokens.
-    pub async fn sign_in(&self) -> Tokens {
+    /// Logs in.
+    pub async fn login_challenge(&self, phone: &str) -> Challenge {
+        Challenge::of(&self.log_in(phone).await, phone).await
+    }
+
+    /// Signs up and returns the code that was sent.
+    pub async fn code_for(&self, phone: &str) -> String {
+        self.challenge(phone).await.code
+    }
+
+    /// Logs in and returns the code that was sent.
+    pub async fn login_code_for(&self, phone: &str) -> String {
+        self.login_challenge(phone).await.code
+    }
+
+    /// A number that has just signed up, and its code.
+    pub async fn fresh_code(&self) -> (String, String) {
         let phone = fresh_phone();
         let code = self.code_for(&phone).await;
-        Tokens::of(&self.verify(&phone, &code).await)
+        (phone, code)
     }
 
-    pub async fn refresh(&self, token: &str) -> Answer {
-        self.post_session("/token/refresh", &json!({"refresh_token": token}))
-            .await
+    /// Registers the number, and returns the response.
+    pub async fn register(&self, phone: &str) -> Response {
+        let code = self.code_for(phone).await;
+        let response = self.verify(phone, &code).await;
+        response.assert_ok();
+        response
+    }
+
+    /// Registers the number, and returns its device's token.
+    pub async fn known_device(&self, phone: &str) -> String {
+        let response = self.register(phone).await;
+        response.text("device_token").to_owned()
+    }
+
+    /// Registers a number, and returns it.
+    pub async fn registered(&self) -> String {
+        let phone = fresh_phone();
+        self.register(&phone).await;
+        phone
+    }
+
+    /// Registers a number, and returns the tokens.
+    pub async fn sign_in(&self) -> Tokens {
+        Tokens::of(&self.register(&fresh_phone()).await)
+    }
+
+    pub async fn refresh(&self, token: &str) -> Response {
+        let body = json!({"refresh_token": token});
+        self.post("/token/refresh", &body).await
     }
 
     /// Refreshes and returns the new tokens.
@@ -274,68 +311,33 @@ impl Service {
         Tokens::of(&self.refresh(token).await)
     }
 
-    pub async fn log_out(&self, token: &str) -> Answer {
-        self.post_session("/logout", &json!({"refresh_token": token}))
-            .await
+    pub async fn log_out(&self, token: &str) -> Response {
+        self.post("/logout", &json!({"refresh_token": token})).await
     }
 
-    async fn post_session(&self, path: &str, body: &Value) -> Answer {
-        let request = from_str(&event("POST", path, &body.to_string()).to_string()).unwrap();
-        Answer::of_handler(self.session.handle(request).await)
+    /// `GET /me` with this access token.
+    pub async fn me(&self, token: &str) -> Response {
+        self.me_with(Some(&format!("Bearer {token}"))).await
     }
 
     /// `GET /me` with this header, if any.
-    pub async fn me(&self, authorization: Option<&str>) -> Answer {
+    pub async fn me_with(&self, authorization: Option<&str>) -> Response {
         let mut event = event("GET", "/me", "");
         if let Some(text) = authorization {
             event["headers"]["authorization"] = text.into();
         }
-        let request = from_str(&event.to_string()).unwrap();
-        Answer::of_handler(self.session.handle(request).await)
+        self.send("session", &event).await
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
-        let request = from_str(&event("GET", path, "").to_string()).unwrap();
-        Answer::of_handler(self.session.handle(request).await)
-    }
-
-    /// Signs up and returns the code that was sent.
-    pub async fn code_for(&self, phone: &str) -> String {
-        let answer = self.sign_up("Ada", phone).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-        last_code_to(phone).await
-    }
-
-    /// Registers the number and returns its user's id.
-    pub async fn register(&self, phone: &str) -> i64 {
-        let code = self.code_for(phone).await;
-        let answer = self.verify(phone, &code).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-        answer.body["data"]["id"].as_i64().unwrap()
-    }
-
-    /// Logs in and returns the code that was sent.
-    pub async fn login_code_for(&self, phone: &str) -> String {
-        let answer = self.log_in(phone).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-        last_code_to(phone).await
+    pub async fn get(&self, path: &str) -> Response {
+        self.send("session", &event("GET", path, "")).await
     }
 }
 
-/// The code of the newest message to this number.
-pub async fn last_code_to(phone: &str) -> String {
-    code_in(messages_to(phone).await.last().unwrap())
-}
-
-/// The code that a message begins with.
-pub fn code_in(message: &str) -> String {
-    message.split(' ').next().unwrap().to_owned()
-}
-
-/// A code of the same length that is certainly not `code`.
-pub fn wrong(code: &str) -> String {
-    let length = code.len();
-    let number: u64 = code.parse().unwrap();
-    let next = (number + 1) % 10_u64.pow(u32::try_from(length).unwrap());
-    format!("{next:0length$}")
+fn function_of(path: &str) -> &'static str {
+    match path {
+        "/signup" | "/login" => "signup",
+        "/verify" => "verify",
+        _ => "session",
+    }
 }

@@ -12,17 +12,17 @@ use tokio::{
 
 use crate::event;
 
-/// Answers GET requests until the test ends.
+/// Serves GET requests until the test ends.
 pub fn serve(listener: TcpListener, session: Session) {
     let session = Arc::new(session);
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
-            tokio::spawn(answer(client, Arc::clone(&session)));
+            tokio::spawn(respond(client, Arc::clone(&session)));
         }
     });
 }
 
-async fn answer(mut client: TcpStream, session: Arc<Session>) {
+async fn respond(mut client: TcpStream, session: Arc<Session>) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         if client.read_buf(&mut head).await.unwrap_or(0) == 0 {
@@ -42,9 +42,9 @@ async fn answer(mut client: TcpStream, session: Arc<Session>) {
         .flat_map(|(name, value)| [name.as_str(), ": ", value.to_str().unwrap(), "\r\n"])
         .collect();
     let (status, length) = (parts.status, body.len());
-    let answer = format!(
+    let response = format!(
         "HTTP/1.1 {status}\r\n{headers}Connection: close\r\nContent-Length: {length}\r\n\r\n{body}"
     );
-    // A client that has gone needs no answer.
-    drop(client.write_all(answer.as_bytes()).await);
+    // A client that has gone needs no response.
+    drop(client.write_all(response.as_bytes()).await);
 }

@@ -3,7 +3,7 @@
 use shared::lambda::Function as _;
 use std::env;
 
-use harness::{Function, PATIENCE, PEPPER, Service, event, fresh_phone, messages_to};
+use harness::{Function, PATIENCE, PEPPER, Service, fresh_phone, last_code_to};
 use serde_json::{Value, json};
 use shared::config::Env;
 use tokio::{
@@ -21,7 +21,7 @@ fn moto() -> String {
 /// Stores a secret and returns its ARN.
 async fn secret(text: &str) -> String {
     let name = format!("otp-auth-{}", harness::random_number());
-    let answer = reqwest::Client::new()
+    let reply = reqwest::Client::new()
         .post(moto())
         .header("X-Amz-Target", "secretsmanager.CreateSecret")
         .header("Content-Type", "application/x-amz-json-1.1")
@@ -34,8 +34,8 @@ async fn secret(text: &str) -> String {
         .send()
         .await
         .unwrap();
-    let answer: Value = answer.json().await.unwrap();
-    answer["ARN"].as_str().unwrap().to_owned()
+    let reply: Value = reply.json().await.unwrap();
+    reply["ARN"].as_str().unwrap().to_owned()
 }
 
 async fn start_signup(service: &Service, own: &[(&str, &str)]) -> Function {
@@ -58,11 +58,9 @@ async fn the_pepper_comes_from_the_secret_and_not_from_the_environment() {
     let another = "another pepper of at least 32 bytes";
     let mut signup = start_signup(&service, &[("SECRET_ARN", &arn), ("OTP_PEPPER", another)]).await;
     let phone = fresh_phone();
-    let body = json!({"name": "Ada", "phone_number": phone}).to_string();
-    let answer = signup.answer(&event("POST", "/signup", &body)).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
-    let code = messages_to(&phone).await[0][..6].to_owned();
-    assert_eq!(service.verify(&phone, &code).await.status, 200);
+    signup.sign_up(&phone).await.assert_ok();
+    let code = last_code_to(&phone).await;
+    service.verify(&phone, &code).await.assert_ok();
 }
 
 #[tokio::test]
@@ -84,7 +82,7 @@ async fn a_secret_that_cannot_be_used_ends_the_process_and_is_not_quoted() {
     }
 }
 
-/// What a client says to a server that answers with `greeting` at first.
+/// What a client says to a server that greets it with `greeting`.
 async fn first_words(listener: TcpListener, greeting: &[u8]) -> String {
     let (mut client, _) = listener.accept().await.unwrap();
     let mut heard = Vec::new();

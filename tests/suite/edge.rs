@@ -1,19 +1,12 @@
-//! Whatever arrives, the answer is one of the contract's, and the next event is served.
+//! Whatever arrives, the response is one of the contract's, and the next event is served.
 
-use shared::lambda::Function as _;
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::collections::BTreeSet;
 
 use harness::{
-    Answer, Database, Function, Invocation, RedisServer, Route, Service, event, local_settings,
+    Deployment, Gateway, Invocation, Response, Route, Service, TO_THE_LOG, event, in_base64,
+    outcome::OTP_EXPIRED, property, runtime,
 };
-use lambda_http::{Body, request};
-use proptest::{
-    collection::vec,
-    prelude::*,
-    sample::select,
-    strategy::ValueTree,
-    test_runner::{Config, TestRunner},
-};
+use proptest::{collection::vec, prelude::*, sample::select, strategy::ValueTree};
 use serde_json::{Value, json};
 use shared::api::BODY_LIMIT;
 
@@ -32,71 +25,11 @@ const NAMES: [&str; 11] = [
     "__proto__",
 ];
 
-fn runner(cases: u32) -> TestRunner {
-    TestRunner::new(Config {
-        cases,
-        failure_persistence: None,
-        ..Config::default()
-    })
-}
-
-/// An event of this kind, for this route.
-fn fixture(kind: &str, route: Route) -> Value {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../events");
-    let file = folder.join(format!("signup-ok{kind}.json"));
-    let event = fs::read_to_string(file).unwrap();
-    serde_json::from_str(&event.replace("/signup", route.path())).unwrap()
-}
-
-/// A POST of this body, sent as this type, in every form in which it can arrive: through a REST API, an
-/// HTTP API with and without a stage in the path, and a function URL; as text, if it is text, and as
-/// base64.
+/// A POST of this body, sent as this type, in every kind of event, as text, if it is text, and as base64.
 fn deliveries(route: Route, content_type: Option<&str>, body: &[u8]) -> Vec<Value> {
-    let mut events: Vec<Value> = ["", "-http-stage", "-function-url", "-rest-stage"]
-        .iter()
-        .map(|kind| fixture(kind, route))
-        .collect();
-    let mut prefixed = events[3].clone();
-    prefixed["path"] = format!("/Prod{}", route.path()).into();
-    events.push(prefixed);
-
-    let text = std::str::from_utf8(body).ok();
-    let base64 = serde_json::to_value(Body::Binary(body.to_vec())).unwrap();
-    let forms = text.map(|text| (false, json!(text)));
-    let forms: Vec<_> = forms.into_iter().chain([(true, base64)]).collect();
-    let mut deliveries = Vec::new();
-    for event in events {
-        for (is_base64, body) in &forms {
-            let mut event = event.clone();
-            event["body"] = body.clone();
-            event["isBase64Encoded"] = (*is_base64).into();
-            set_content_type(&mut event, content_type);
-            deliveries.push(event);
-        }
-    }
-    deliveries
-}
-
-fn set_content_type(event: &mut Value, content_type: Option<&str>) {
-    for (member, is_list) in [("headers", false), ("multiValueHeaders", true)] {
-        let Some(headers) = event[member].as_object_mut() else {
-            continue;
-        };
-        headers.retain(|name, _| !name.eq_ignore_ascii_case("content-type"));
-        if let Some(text) = content_type {
-            let value = if is_list { json!([text]) } else { json!(text) };
-            headers.insert("content-type".into(), value);
-        }
-    }
-}
-
-async fn answer_to(service: &Service, route: Route, event: &Value) -> Answer {
-    let request = request::from_str(&event.to_string()).unwrap();
-    Answer::of_handler(match route {
-        Route::Signup | Route::Login => service.signup.handle(request).await,
-        Route::Verify => service.verify.handle(request).await,
-        Route::Refresh | Route::Logout => service.session.handle(request).await,
-    })
+    let events = Gateway::ALL.map(|gateway| gateway.post(route.path(), content_type, body));
+    let forms = events.map(|event| [in_base64(event.clone()), event]);
+    forms.concat()
 }
 
 /// Any JSON value, down to some depth.
@@ -249,48 +182,38 @@ fn any_body() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// The answer as far as it does not change from one time to the next.
-fn gist(answer: &Answer) -> (u64, String, String) {
-    let (status, error, code) = answer.failure();
-    let told = format!("{error}{}", answer.text("message"));
-    (
-        status,
-        format!("{code}: {told}"),
-        answer.text("detail").to_owned(),
-    )
+/// The response as far as it does not change from one time to the next.
+fn gist(response: &Response) -> (u64, String, String) {
+    let (status, said, code) = response.outcome();
+    let said = format!("{code}: {said}");
+    (status, said, response.text("detail").to_owned())
 }
 
 #[test]
 fn any_body_gets_the_same_answer_of_the_contract_in_every_kind_of_event() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     let own = [
         ("SMS_PROVIDER", "log"),
         ("OTP_LOCAL", "1"),
         ("OTP_MAX_ATTEMPTS", "100"),
     ];
     let service = runtime.block_on(Service::start_with(&own));
-    runner(300)
+    property(300)
         .run(&(any_content_type(), any_body()), |(content_type, body)| {
             let content_type = content_type.as_deref();
             runtime.block_on(async {
                 for route in Route::ALL {
                     let mut gists = BTreeSet::new();
                     for event in deliveries(route, content_type, &body) {
-                        let answer = answer_to(&service, route, &event).await;
-                        let fault = route.fault_of_post(content_type, &body, &answer);
+                        let response = service.send(route.function(), &event).await;
+                        let fault = route.fault_of_post(content_type, &body, &response);
                         assert_eq!(fault, None, "{event}");
-                        gists.insert(gist(&answer));
+                        gists.insert(gist(&response));
                     }
                     assert_eq!(gists.len(), 1, "{gists:?}");
                 }
                 let next = service.verify("+14155550190", "123456").await;
-                assert_eq!(
-                    next.failure(),
-                    (401, "Invalid or expired OTP", "otp_expired")
-                );
+                next.assert_is(OTP_EXPIRED);
             });
             Ok(())
         })
@@ -344,34 +267,29 @@ fn pointers(value: &Value) -> Vec<String> {
 /// a line of the log stays one JSON object.
 #[tokio::test]
 async fn an_event_of_any_kind_costs_at_most_its_own_answer() {
-    let (database, redis) = (Database::migrated().await, RedisServer::start().await);
-    let (database_url, redis_url) = (database.url(), redis.url());
-    let mut settings = local_settings(&database_url, &redis_url);
-    settings.extend([
-        ("LIMIT_ADDRESS", "off"),
-        ("LIMIT_GUESSES", "off"),
-        ("RUST_LOG", "trace"),
-    ]);
+    let deployment = Deployment::new().await;
+    let limits = ["LIMIT_ADDRESS", "LIMIT_GUESSES"].map(|name| (name, "off"));
+    let own = [&TO_THE_LOG[..], &limits, &[("RUST_LOG", "trace")]].concat();
     for route in [Route::Signup, Route::Verify, Route::Refresh] {
-        let mut function = Function::start(route.function(), settings.clone()).await;
+        let mut function = deployment.start(route.function(), &own).await;
         let events = disturbed_event(route);
-        let mut runner = runner(1);
-        let mut answered = 0;
+        let mut runner = property(1);
+        let mut responses = 0;
         for _ in 0..250 {
             let disturbed = events.new_tree(&mut runner).unwrap().current();
             match function.invoke(&disturbed).await {
-                Invocation::Answered(payload) => {
-                    answered += 1;
-                    let answer = Answer::of_function(&payload);
-                    assert_eq!(route.fault_of(&answer), None, "{disturbed}");
+                Invocation::Responded(payload) => {
+                    responses += 1;
+                    let response = Response::of_function(&payload);
+                    assert_eq!(route.fault_of(&response), None, "{disturbed}");
                 }
                 // It never became a request.
                 Invocation::Failed => {}
                 Invocation::Exited(status) => panic!("{status}: {disturbed}"),
             }
-            let next = function.answer(&event("POST", route.path(), "{}")).await;
+            let next = function.send(&event("POST", route.path(), "{}")).await;
             assert_eq!(next.text("code"), "missing_field");
         }
-        assert!(answered > 50, "hardly any event was one: {answered}");
+        assert!(responses > 50, "hardly any event was one: {responses}");
     }
 }

@@ -2,23 +2,28 @@
 //! whoever holds the phone.
 
 use futures_util::future::join_all;
-use harness::{Answer, Service, Tokens, fresh_phone, last_code_to, messages_to, until, wrong};
+use harness::{
+    LIMITS, Response, Service, Tokens, fresh_phone, last_code_to, messages_to,
+    outcome::{
+        LOGGED_IN, NOT_REGISTERED, OTP_EXPIRED, REGISTERED, UNSUPPORTED_PHONE, USER_EXISTS,
+        USER_NOT_FOUND,
+    },
+    wrong,
+};
 use serde_json::{Value, json};
 
-const EXPIRED: (u64, &str, &str) = (401, "Invalid or expired OTP", "otp_expired");
-const NOT_FOUND: (u64, &str, &str) = (404, "User not found", "user_not_found");
 const PRIVATE: (&str, &str) = ("REVEAL_REGISTERED", "false");
 /// No code is sent to it.
 const PREMIUM: &str = "+19002345678";
 
 /// A response without the id, of which only the shape may be compared.
-fn seen(answer: &Answer) -> Value {
-    let mut body = answer.body.clone();
+fn seen(response: &Response) -> Value {
+    let mut body = response.body.clone();
     if let Some(id) = body.get_mut("challenge_id") {
         assert_eq!(id.as_str().unwrap().len(), 32);
         *id = Value::Null;
     }
-    json!([answer.status, answer.headers, body])
+    json!([response.status, response.headers, body])
 }
 
 async fn delete_user(service: &Service, phone: &str) {
@@ -27,54 +32,54 @@ async fn delete_user(service: &Service, phone: &str) {
     assert_eq!(client.execute(delete, &[&phone]).await.unwrap(), 1);
 }
 
+/// The user whom `insert_user` registers was let in.
+fn assert_is_eve(response: &Response) {
+    response.assert_is(LOGGED_IN);
+    assert_eq!(response.body["data"]["name"], "Eve");
+}
+
 #[tokio::test]
 async fn login_of_a_registered_number_sends_a_code_that_lets_its_user_in() {
     let service = Service::start_with(&[("LIMIT_PHONE", "off")]).await;
     let phone = fresh_phone();
-    let code = service.code_for(&phone).await;
-    let registered = service.verify(&phone, &code).await;
+    let registered = service.register(&phone).await;
 
-    let asked = service.log_in(&phone).await;
-    let id = asked.text("challenge_id").to_owned();
+    let sent = service.log_in(&phone).await;
+    sent.assert_ok();
+    let id = sent.text("challenge_id").to_owned();
     assert_eq!(
-        (asked.status, &asked.body),
-        (
-            200,
-            &json!({
-                "success": true,
-                "message": "OTP sent successfully",
-                "challenge_id": id,
-                "code_length": 6,
-                "expires_in": 300,
-                "resend_in": 0
-            })
-        )
+        sent.body,
+        json!({
+            "success": true,
+            "message": "OTP sent successfully",
+            "challenge_id": id,
+            "code_length": 6,
+            "expires_in": 300,
+            "resend_in": 0
+        })
     );
     let messages = messages_to(&phone).await;
     assert_eq!(messages.len(), 2);
-    let answer = service
+    let response = service
         .verify_challenge(&phone, &messages[1][..6], &id)
         .await;
-    let tokens = Tokens::of(&answer);
+    let tokens = Tokens::of(&response);
     assert_eq!(
-        (answer.status, &answer.body),
-        (
-            200,
-            &json!({
-                "success": true,
-                "message": "User logged in successfully",
-                "data": registered.body["data"],
-                "device_token": answer.body["device_token"],
-                "tokens": {
-                    "access_token": tokens.access,
-                    "token_type": "Bearer",
-                    "expires_in": 900,
-                    "refresh_token": tokens.refresh
-                }
-            })
-        )
+        response.body,
+        json!({
+            "success": true,
+            "message": "User logged in successfully",
+            "data": registered.body["data"],
+            "device_token": response.body["device_token"],
+            "tokens": {
+                "access_token": tokens.access,
+                "token_type": "Bearer",
+                "expires_in": 900,
+                "refresh_token": tokens.refresh
+            }
+        })
     );
-    let me = service.me(Some(&format!("Bearer {}", tokens.access))).await;
+    let me = service.me(&tokens.access).await;
     assert_eq!(me.body["data"], registered.body["data"]);
     // Another session than the one of the registration, which goes on.
     service.refreshed(&tokens.refresh).await;
@@ -85,74 +90,50 @@ async fn login_of_a_registered_number_sends_a_code_that_lets_its_user_in() {
 #[tokio::test]
 async fn a_login_code_works_once() {
     let service = Service::start().await;
-    let phone = fresh_phone();
-    service.register(&phone).await;
+    let phone = service.registered().await;
     let code = service.login_code_for(&phone).await;
-    let answers = join_all((0..100).map(|_| service.verify(&phone, &code))).await;
-    let let_in = answers.iter().filter(|answer| answer.status == 200);
-    assert_eq!(let_in.count(), 1);
-    let refused = answers.iter().filter(|answer| answer.failure() == EXPIRED);
-    assert_eq!(refused.count(), 99);
-    assert_eq!(service.verify(&phone, &code).await.failure(), EXPIRED);
+    let responses = join_all((0..100).map(|_| service.verify(&phone, &code))).await;
+    let count = |outcome| responses.iter().filter(|r| r.outcome() == outcome).count();
+    assert_eq!((count(LOGGED_IN), count(OTP_EXPIRED)), (1, 99));
+    service.verify(&phone, &code).await.assert_is(OTP_EXPIRED);
 }
 
 #[tokio::test]
 async fn login_of_a_user_who_was_deleted_meanwhile_is_404_and_registers_nobody() {
     let service = Service::start().await;
-    let phone = fresh_phone();
-    service.register(&phone).await;
+    let phone = service.registered().await;
     let code = service.login_code_for(&phone).await;
     delete_user(&service, &phone).await;
-    assert_eq!(service.verify(&phone, &code).await.failure(), NOT_FOUND);
+    let response = service.verify(&phone, &code).await;
+    response.assert_is(USER_NOT_FOUND);
     assert_eq!(service.database.count_users().await, 0);
 }
 
 #[tokio::test]
 async fn login_of_a_user_who_is_just_being_deleted_waits_and_is_404() {
     let service = Service::start().await;
-    let phone = fresh_phone();
-    service.register(&phone).await;
+    let phone = service.registered().await;
     let code = service.login_code_for(&phone).await;
-    let deleting = service.database.connect().await;
-    let delete = format!("BEGIN; DELETE FROM users WHERE phone_number = '{phone}'");
-    deleting.batch_execute(&delete).await.unwrap();
-    let observer = service.database.connect().await;
+    let mut other = service.database.connect().await;
+    let deletion = other.transaction().await.unwrap();
+    let delete = "DELETE FROM users WHERE phone_number = $1";
+    deletion.execute(delete, &[&phone]).await.unwrap();
     let commit_when_waited_for = async {
-        until("the login waits", async || {
-            let waiting = "SELECT FROM pg_stat_activity
-                WHERE datname = current_database() AND wait_event_type = 'Lock'";
-            !observer.query(waiting, &[]).await.unwrap().is_empty()
-        })
-        .await;
-        deleting.batch_execute("COMMIT").await.unwrap();
+        service.database.until_waited_for().await;
+        deletion.commit().await.unwrap();
     };
-    let (answer, ()) = tokio::join!(service.verify(&phone, &code), commit_when_waited_for);
-    assert_eq!(answer.failure(), NOT_FOUND);
+    let (response, ()) = tokio::join!(service.verify(&phone, &code), commit_when_waited_for);
+    response.assert_is(USER_NOT_FOUND);
     assert_eq!(service.database.count_users().await, 0);
-}
-
-#[tokio::test]
-async fn login_needs_a_phone_number_and_takes_nothing_else() {
-    let service = Service::start().await;
-    let missing = (400, "Phone number is required", "missing_field");
-    for body in ["{}", r#"{"phone_number":""}"#] {
-        assert_eq!(service.post_login(body).await.failure(), missing, "{body}");
-    }
-    let named = json!({"name": "Ada", "phone_number": fresh_phone()}).to_string();
-    let invalid = (400, "Invalid request payload", "invalid_payload");
-    assert_eq!(service.post_login(&named).await.failure(), invalid);
-    let no_number = (400, "Invalid phone number", "invalid_phone_number");
-    assert_eq!(service.log_in("12345").await.failure(), no_number);
 }
 
 #[tokio::test]
 async fn login_of_a_number_that_nobody_has_is_404_and_sends_nothing() {
     let service = Service::start().await;
     let phone = fresh_phone();
-    assert_eq!(service.log_in(&phone).await.failure(), NOT_FOUND);
+    service.log_in(&phone).await.assert_is(USER_NOT_FOUND);
     assert!(messages_to(&phone).await.is_empty());
-    let keys: Vec<String> = service.redis_server.run(&["KEYS", "*"]).await;
-    assert!(keys.is_empty(), "{keys:?}");
+    service.redis_server.assert_empty().await;
 }
 
 #[tokio::test]
@@ -162,8 +143,7 @@ async fn login_of_a_number_that_is_not_served_is_403_in_both_modes() {
         let service = Service::start_with(&settings).await;
         for phone in [PREMIUM, "+33612345678"] {
             service.database.insert_user(phone).await;
-            let answer = service.log_in(phone).await;
-            assert_eq!(answer.text("code"), "unsupported_phone_number", "{phone}");
+            service.log_in(phone).await.assert_is(UNSUPPORTED_PHONE);
         }
     }
 }
@@ -174,7 +154,7 @@ async fn login_of_a_number_that_is_not_served_is_403_in_both_modes() {
 async fn in_the_private_mode_known_and_unknown_numbers_cannot_be_told_apart() {
     let mut shown = Vec::new();
     for is_known in [true, false] {
-        let mut settings = harness::LIMITS.map(|name| (name, "")).to_vec();
+        let mut settings = LIMITS.map(|name| (name, "")).to_vec();
         settings.extend([PRIVATE, ("LIMIT_PHONE", "9/1h"), ("LIMIT_COUNTRY", "50/1d")]);
         let service = Service::start_with(&settings).await;
         let phone = fresh_phone();
@@ -182,16 +162,12 @@ async fn in_the_private_mode_known_and_unknown_numbers_cannot_be_told_apart() {
             service.database.insert_user(&phone).await;
         }
         // Warm: Redis knows the scripts.
-        let other = fresh_phone();
-        let code = service.code_for(&other).await;
+        let (other, code) = service.fresh_code().await;
         service.verify(&other, &wrong(&code)).await;
-        let before = (service.redis.round_trips(), service.postgres.round_trips());
+        let before = service.round_trips();
 
         let mut responses = Vec::new();
-        for sent in [
-            service.sign_up("Ada", &phone).await,
-            service.log_in(&phone).await,
-        ] {
+        for sent in [service.sign_up(&phone).await, service.log_in(&phone).await] {
             let id = sent.text("challenge_id").to_owned();
             responses.push(seen(&sent));
             let wrong = wrong(&last_code_to(&phone).await);
@@ -202,21 +178,19 @@ async fn in_the_private_mode_known_and_unknown_numbers_cannot_be_told_apart() {
             }
         }
         for _ in 0..3 {
-            let mut answer = service.log_in(&phone).await;
-            if answer.status == 429 {
+            let mut response = service.log_in(&phone).await;
+            if response.status == 429 {
                 // It depends on how long this test has taken.
-                assert!((21_500..=21_600).contains(&answer.retry_after()));
-                answer.headers.remove("retry-after");
-                answer.body["retry_after"] = Value::Null;
+                assert!((21_500..=21_600).contains(&response.retry_after()));
+                response.headers.remove("retry-after");
+                response.body["retry_after"] = Value::Null;
             }
-            responses.push(seen(&answer));
+            responses.push(seen(&response));
         }
         assert_eq!(messages_to(&phone).await.len(), 3);
-        let trips = (
-            service.redis.round_trips() - before.0,
-            service.postgres.round_trips() - before.1,
-        );
-        let keys: Vec<String> = service.redis_server.run(&["KEYS", "*"]).await;
+        let after = service.round_trips();
+        let trips = (after.0 - before.0, after.1 - before.1);
+        let keys = service.redis_server.keys("*").await;
         let mut kinds: Vec<String> = keys
             .iter()
             .filter(|key| !key.contains(&other[..other.len() - 3]))
@@ -238,18 +212,16 @@ async fn in_the_private_mode_known_and_unknown_numbers_cannot_be_told_apart() {
 #[tokio::test]
 async fn in_the_private_mode_only_a_right_code_tells() {
     let service = Service::start_with(&[PRIVATE]).await;
-    let (known, new, unknown) = (fresh_phone(), fresh_phone(), fresh_phone());
+    let (known, unknown) = (fresh_phone(), fresh_phone());
     service.database.insert_user(&known).await;
     let code = service.code_for(&known).await;
-    let answer = service.verify(&known, &code).await;
-    assert_eq!(answer.text("message"), "User logged in successfully");
-    assert_eq!(answer.body["data"]["name"], "Eve");
-    let code = service.code_for(&new).await;
-    let answer = service.verify(&new, &code).await;
-    assert_eq!(answer.text("message"), "User registered successfully");
+    assert_is_eve(&service.verify(&known, &code).await);
+    let (new, code) = service.fresh_code().await;
+    service.verify(&new, &code).await.assert_is(REGISTERED);
     let code = service.login_code_for(&unknown).await;
-    assert_eq!(service.verify(&unknown, &code).await.failure(), NOT_FOUND);
-    assert_eq!(service.verify(&unknown, &code).await.failure(), EXPIRED);
+    for outcome in [USER_NOT_FOUND, OTP_EXPIRED] {
+        service.verify(&unknown, &code).await.assert_is(outcome);
+    }
     assert_eq!(service.database.count_users().await, 2);
 }
 
@@ -259,12 +231,11 @@ async fn in_the_private_mode_nothing_is_sent_slower_when_postgres_is_away() {
     service.postgres.cut().await;
     let phone = fresh_phone();
     let code = service.login_code_for(&phone).await;
-    assert_eq!(
-        service.verify(&phone, &code).await.text("code"),
-        "unavailable"
-    );
+    let response = service.verify(&phone, &code).await;
+    response.assert_is(NOT_REGISTERED);
     service.postgres.restore();
-    assert_eq!(service.verify(&phone, &code).await.failure(), NOT_FOUND);
+    let response = service.verify(&phone, &code).await;
+    response.assert_is(USER_NOT_FOUND);
 }
 
 #[tokio::test]
@@ -273,34 +244,26 @@ async fn a_stranger_who_asks_voids_no_code_that_the_owner_can_name() {
         let service = Service::start_with(&[("REVEAL_REGISTERED", reveals)]).await;
         let phone = fresh_phone();
         service.database.insert_user(&phone).await;
-        let sent = service.log_in(&phone).await;
-        let code = last_code_to(&phone).await;
+        let owners = service.login_challenge(&phone).await;
         service.sign_up_from("198.51.100.1", &phone).await;
-        assert_eq!(
-            service.log_in_from("198.51.100.1", &phone).await.status,
-            200
-        );
-        let id = sent.text("challenge_id");
-        let answer = service.verify_challenge(&phone, &code, id).await;
-        assert_eq!(answer.text("message"), "User logged in successfully");
-        assert_eq!(answer.body["data"]["name"], "Eve");
+        let strangers = service.log_in_from("198.51.100.1", &phone).await;
+        strangers.assert_ok();
+        assert_is_eve(&service.submit(&owners).await);
     }
 }
 
 #[tokio::test]
 async fn a_number_registered_between_asking_and_verifying_is_refused_or_logged_in_by_mode() {
-    for (reveals, expected) in [("true", "user_exists"), ("false", "")] {
+    for (reveals, expected) in [("true", USER_EXISTS), ("false", LOGGED_IN)] {
         let service = Service::start_with(&[("REVEAL_REGISTERED", reveals)]).await;
-        let phone = fresh_phone();
-        let code = service.code_for(&phone).await;
+        let (phone, code) = service.fresh_code().await;
         service.database.insert_user(&phone).await;
-        let answer = service.verify(&phone, &code).await;
-        assert_eq!(answer.text("code"), expected);
-        if reveals == "false" {
-            assert_eq!(answer.text("message"), "User logged in successfully");
-            assert_eq!(answer.body["data"]["name"], "Eve");
+        let response = service.verify(&phone, &code).await;
+        response.assert_is(expected);
+        if expected == LOGGED_IN {
+            assert_is_eve(&response);
         }
-        assert_eq!(service.verify(&phone, &code).await.failure(), EXPIRED);
+        service.verify(&phone, &code).await.assert_is(OTP_EXPIRED);
         assert_eq!(service.database.count_users().await, 1);
     }
 }
@@ -309,34 +272,17 @@ async fn a_number_registered_between_asking_and_verifying_is_refused_or_logged_i
 #[tokio::test]
 async fn a_number_registered_while_it_is_verified_is_logged_in() {
     let service = Service::start_with(&[PRIVATE]).await;
-    let phone = fresh_phone();
-    let code = service.code_for(&phone).await;
+    let (phone, code) = service.fresh_code().await;
     let mut other = service.database.connect().await;
     let registration = other.transaction().await.unwrap();
-    registration
-        .execute(
-            "INSERT INTO users (name, phone_number) VALUES ('Eve', $1)",
-            &[&phone],
-        )
-        .await
-        .unwrap();
-    let watcher = service.database.connect().await;
+    let insert = "INSERT INTO users (name, phone_number) VALUES ('Eve', $1)";
+    registration.execute(insert, &[&phone]).await.unwrap();
     let commit_when_waited_for = async {
-        until("the verification waits", async || {
-            let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
-            watcher
-                .query_one(waiting, &[])
-                .await
-                .unwrap()
-                .get::<_, i64>(0)
-                > 0
-        })
-        .await;
+        service.database.until_waited_for().await;
         registration.commit().await.unwrap();
     };
-    let (answer, ()) = tokio::join!(service.verify(&phone, &code), commit_when_waited_for);
-    assert_eq!(answer.text("message"), "User logged in successfully");
-    assert_eq!(answer.body["data"]["name"], "Eve");
+    let (response, ()) = tokio::join!(service.verify(&phone, &code), commit_when_waited_for);
+    assert_is_eve(&response);
 }
 
 #[tokio::test]
@@ -346,7 +292,7 @@ async fn a_signup_of_a_registered_number_whose_user_was_deleted_registers() {
     service.database.insert_user(&phone).await;
     let code = service.code_for(&phone).await;
     delete_user(&service, &phone).await;
-    let answer = service.verify(&phone, &code).await;
-    assert_eq!(answer.text("message"), "User registered successfully");
-    assert_eq!(answer.body["data"]["name"], "Ada");
+    let response = service.verify(&phone, &code).await;
+    response.assert_is(REGISTERED);
+    assert_eq!(response.body["data"]["name"], "Ada");
 }

@@ -1,61 +1,46 @@
-//! What the functions write: one line per answer, which is also its metrics, and no secret. That no
+//! What the functions write: one line per response, which is also its metrics, and no secret. That no
 //! line of the whole suite holds one is checked by every [`Function`] when it is dropped.
 
 use harness::{
-    Behaviour, Database, Function, PEPPER, Provider, RedisServer, Secrets, Tokens, event,
-    fresh_phone, signing_key, wrong,
+    Behaviour, Deployment, Function, PEPPER, Secrets, Tokens, event, fresh_phone, signing_key,
+    wrong,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-struct Deployed {
-    database: Database,
-    redis: RedisServer,
-    provider: Provider,
+const TRACE: [(&str, &str); 1] = [("RUST_LOG", "trace")];
+
+async fn start(deployment: &Deployment, name: &str, own: &[(&str, &str)]) -> Function {
+    let common = [
+        ("ALLOWED_COUNTRIES", "DE"),
+        ("SMS_TIMEOUT_MS", "500"),
+        ("LIMIT_PHONE", "off"),
+    ];
+    deployment.start(name, &[&common, own].concat()).await
 }
 
-impl Deployed {
-    async fn new() -> Self {
-        Self::behind(Behaviour::Accept).await
-    }
-
-    async fn behind(behaviour: Behaviour) -> Self {
-        Self {
-            database: Database::migrated().await,
-            redis: RedisServer::start().await,
-            provider: Provider::start(behaviour).await,
-        }
-    }
-
-    async fn start(&self, function: &str, own: &[(&str, &str)]) -> Function {
-        let (database, redis) = (self.database.url(), self.redis.url());
-        let endpoint = self.provider.url();
-        let mut settings = vec![
-            ("DATABASE_URL", database.as_str()),
-            ("REDIS_URL", &redis),
-            ("OTP_PEPPER", PEPPER),
-            ("ALLOWED_COUNTRIES", "DE"),
-            ("SMS_PROVIDER", "sns"),
-            ("SMS_TIMEOUT_MS", "500"),
-            ("LIMIT_PHONE", "off"),
-            ("AWS_ENDPOINT_URL_SNS", &endpoint),
-        ];
-        settings.extend(own);
-        Function::start(function, settings).await
-    }
-
-    /// The code in the newest message.
-    fn code(&self) -> String {
-        let form = self.provider.requests().pop().unwrap();
-        let message = form.split_once("&Message=").unwrap().1;
-        message[..6].to_owned()
-    }
+/// `signup` and `verify`.
+async fn start_both(deployment: &Deployment, own: &[(&str, &str)]) -> (Function, Function) {
+    let signup = start(deployment, "signup", own).await;
+    (signup, start(deployment, "verify", own).await)
 }
 
-/// The line about the last answer.
+/// The line about the last response.
 fn last(function: &Function) -> Value {
-    let line = function.answer_lines().pop().unwrap();
+    let line = function.response_lines().pop().unwrap();
     assert_is_metrics(&line);
     line
+}
+
+/// The line has these members. One that is null here is not in the line.
+fn assert_has(line: &Value, members: &Value) {
+    for (name, value) in members.as_object().unwrap() {
+        assert_eq!(&line[name], value, "{name}: {line}");
+    }
+}
+
+/// The line about the last response has these members.
+fn assert_last(function: &Function, members: &Value) {
+    assert_has(&last(function), members);
 }
 
 /// The members of the line that CloudWatch keeps as metrics, with the dimensions of each.
@@ -75,6 +60,12 @@ fn metrics(line: &Value) -> Vec<(&str, Vec<Vec<&str>>)> {
         }
     }
     metrics
+}
+
+/// The line has this metric, by function, and by function and `dimension`.
+fn assert_metric(line: &Value, name: &str, dimension: &str) {
+    let dimensions = vec![vec!["function"], vec!["function", dimension]];
+    assert!(metrics(line).contains(&(name, dimensions)), "{line}");
 }
 
 /// CloudWatch drops, without a word, a metric whose member is no number or whose dimension is no
@@ -102,149 +93,134 @@ fn masked(phone: &str) -> String {
 
 #[tokio::test]
 async fn an_answer_is_one_line_that_says_what_happened_and_how_long_it_took() {
-    let deployed = Deployed::new().await;
-    let mut signup = deployed.start("signup", &[]).await;
+    let deployment = Deployment::new().await;
+    let mut signup = start(&deployment, "signup", &[]).await;
     let phone = fresh_phone();
-    assert_eq!(signup.sign_up(&phone).await.status, 200);
-    assert_eq!(signup.answer_lines().len(), 1);
+    signup.sign_up(&phone).await.assert_ok();
+    assert_eq!(signup.response_lines().len(), 1);
     let line = last(&signup);
-    for (member, value) in [
-        ("level", json!("INFO")),
-        ("function", json!("signup")),
-        ("route", json!("/signup")),
-        ("outcome", json!("sent")),
-        ("status", json!(200)),
-        ("country", json!("DE")),
-        ("phone", json!(masked(&phone))),
-        ("requests", json!(1)),
-        ("codes_sent", json!(1)),
-        ("kind", Value::Null),
-        ("cause", Value::Null),
-        ("limit_hits", Value::Null),
-        ("codes_verified", Value::Null),
-        ("unknown_sends", Value::Null),
-    ] {
-        assert_eq!(line[member], value, "{member}: {line}");
-    }
+    assert_has(
+        &line,
+        &json!({
+            "level": "INFO",
+            "function": "signup",
+            "route": "/signup",
+            "outcome": "sent",
+            "status": 200,
+            "country": "DE",
+            "phone": masked(&phone),
+            "requests": 1,
+            "codes_sent": 1,
+            "kind": null,
+            "cause": null,
+            "limit_hits": null,
+            "codes_verified": null,
+            "unknown_sends": null
+        }),
+    );
     let time = |member: &str| line[member].as_f64().expect(member);
     let parts = time("postgres_ms") + time("redis_ms") + time("provider_ms");
     assert!(parts > 0.0 && parts <= time("latency_ms"), "{line}");
     assert_eq!(line["span"]["requestId"].as_str().unwrap().len(), 36);
 
-    let dimensions = metrics(&line);
-    let of = |name| &dimensions.iter().find(|metric| metric.0 == name).unwrap().1;
-    let by = |member| vec![vec!["function"], vec!["function", member]];
-    assert_eq!(of("requests"), &by("outcome"));
-    assert_eq!(of("codes_sent"), &by("country"));
+    assert_metric(&line, "requests", "outcome");
+    assert_metric(&line, "codes_sent", "country");
     for time in ["latency_ms", "postgres_ms", "redis_ms", "provider_ms"] {
-        assert_eq!(of(time), &[["function"]]);
+        assert!(metrics(&line).contains(&(time, vec![vec!["function"]])));
     }
 }
 
 #[tokio::test]
 async fn every_kind_of_answer_has_its_line() {
-    let deployed = Deployed::new().await;
-    let mut signup = deployed.start("signup", &[("LIMIT_PHONE", "1/30s")]).await;
-    let mut verify_ = deployed.start("verify", &[("OTP_MAX_ATTEMPTS", "1")]).await;
+    let deployment = Deployment::new().await;
+    let mut signup = start(&deployment, "signup", &[("LIMIT_PHONE", "1/30s")]).await;
+    let mut verify = start(&deployment, "verify", &[("OTP_MAX_ATTEMPTS", "1")]).await;
     let phone = fresh_phone();
 
-    let refused = signup.answer(&event("GET", "/+4915112345678", "")).await;
+    let refused = signup.send(&event("GET", "/+4915112345678", "")).await;
     assert_eq!(refused.status, 404);
-    let line = last(&signup);
-    assert_eq!(line["outcome"], "not_found");
-    assert_eq!(line["route"], Value::Null, "the path is the client's");
-    let body = json!({"name": "Ada", "phone_number": "+12423570123"}).to_string();
-    let refused = signup.answer(&event("POST", "/signup", &body)).await;
+    // The path is the client's.
+    assert_last(&signup, &json!({"outcome": "not_found", "route": null}));
+    let refused = signup.sign_up("+12423570123").await;
     assert_eq!(refused.status, 403);
-    let line = last(&signup);
-    assert_eq!(line["outcome"], "unsupported_phone_number");
-    assert_eq!(line["country"], "BS");
-    assert_eq!(line["phone"], "+1242*****23");
-    let refused = signup.answer(&event("POST", "/signup", "{")).await;
+    let outcome = "unsupported_phone_number";
+    let expected = json!({"outcome": outcome, "country": "BS", "phone": "+1242*****23"});
+    assert_last(&signup, &expected);
+    let refused = signup.send(&event("POST", "/signup", "{")).await;
     assert_eq!(refused.status, 400);
-    let line = last(&signup);
-    assert_eq!(line["outcome"], "invalid_payload");
-    assert_eq!(line["phone"], Value::Null);
-
-    signup.sign_up(&phone).await;
-    let code = deployed.code();
-    assert_eq!(signup.sign_up(&phone).await.status, 429);
-    let line = last(&signup);
-    assert_eq!(line["outcome"], "rate_limited");
-    assert_eq!(
-        (&line["kind"], &line["limit_hits"]),
-        (&json!("phone"), &json!(1))
+    assert_last(
+        &signup,
+        &json!({"outcome": "invalid_payload", "phone": null}),
     );
-    assert_eq!(line["codes_sent"], Value::Null);
-    assert!(metrics(&line).contains(&(
-        "limit_hits",
-        vec![vec!["function"], vec!["function", "kind"]]
-    )));
 
-    assert_eq!(verify_.verify(&phone, &wrong(&code)).await.status, 401);
-    assert_eq!(last(&verify_)["outcome"], "otp_mismatch");
-    assert_eq!(verify_.verify(&phone, &code).await.status, 429);
-    let line = last(&verify_);
-    assert_eq!(line["outcome"], "too_many_attempts");
-    assert_eq!(line["kind"], "attempts");
-    assert_eq!(line["level"], "INFO");
+    signup.sign_up(&phone).await.assert_ok();
+    let code = deployment.provider.last_code_to(&phone);
+    signup.sign_up(&phone).await.assert_limited();
+    let line = last(&signup);
+    let outcome = "rate_limited";
+    let expected =
+        json!({"outcome": outcome, "kind": "phone", "limit_hits": 1, "codes_sent": null});
+    assert_has(&line, &expected);
+    assert_metric(&line, "limit_hits", "kind");
+
+    assert_eq!(verify.verify(&phone, &wrong(&code)).await.status, 401);
+    assert_last(&verify, &json!({"outcome": "otp_mismatch"}));
+    assert_eq!(verify.verify(&phone, &code).await.status, 429);
+    let outcome = "too_many_attempts";
+    let expected = json!({"outcome": outcome, "kind": "attempts", "level": "INFO"});
+    assert_last(&verify, &expected);
 }
 
 #[tokio::test]
 async fn a_challenge_counts_as_verified_once_however_often_its_code_comes() {
-    let deployed = Deployed::new().await;
-    let mut signup = deployed.start("signup", &[]).await;
-    let mut verify_ = deployed.start("verify", &[]).await;
+    let deployment = Deployment::new().await;
+    let (mut signup, mut verify) = start_both(&deployment, &[]).await;
     let phone = fresh_phone();
-    signup.sign_up(&phone).await;
-    let code = deployed.code();
-    let mut counted = Vec::new();
-    for outcome in ["registered", "otp_expired", "otp_expired"] {
-        verify_.verify(&phone, &code).await;
-        let line = last(&verify_);
-        assert_eq!(line["outcome"], outcome);
-        counted.push(line["codes_verified"].clone());
+    signup.sign_up(&phone).await.assert_ok();
+    let code = deployment.provider.last_code_to(&phone);
+    for (outcome, counted) in [
+        ("registered", json!(1)),
+        ("otp_expired", Value::Null),
+        ("otp_expired", Value::Null),
+    ] {
+        verify.verify(&phone, &code).await;
+        assert_last(
+            &verify,
+            &json!({"outcome": outcome, "codes_verified": counted}),
+        );
     }
-    assert_eq!(counted, [json!(1), Value::Null, Value::Null]);
-    let line = &verify_.answer_lines()[0];
-    assert!(metrics(line).iter().any(|(name, dimensions)| {
-        *name == "codes_verified" && dimensions[1] == ["function", "country"]
-    }));
+    assert_metric(&verify.response_lines()[0], "codes_verified", "country");
 }
 
 #[tokio::test]
 async fn what_the_provider_did_not_say_is_counted_and_is_a_code_sent() {
-    let deployed = Deployed::behind(Behaviour::BreakOff).await;
-    let mut signup = deployed.start("signup", &[]).await;
-    assert_eq!(signup.sign_up(&fresh_phone()).await.status, 200);
-    let line = last(&signup);
-    assert_eq!(
-        (&line["unknown_sends"], &line["codes_sent"]),
-        (&json!(1), &json!(1))
-    );
+    let deployment = Deployment::behind(Behaviour::BreakOff).await;
+    let mut signup = start(&deployment, "signup", &[]).await;
+    signup.sign_up(&fresh_phone()).await.assert_ok();
+    assert_last(&signup, &json!({"unknown_sends": 1, "codes_sent": 1}));
 }
 
 #[tokio::test]
 async fn a_fault_is_an_error_with_its_whole_cause_and_counts_nothing_as_sent() {
-    let mut deployed = Deployed::behind(Behaviour::Refuse(400, "Throttling")).await;
+    let mut deployment = Deployment::behind(Behaviour::Refuse(400, "Throttling")).await;
     // However little else is wanted in the log, this line is, with its metrics.
-    let mut signup = deployed.start("signup", &[("RUST_LOG", "off")]).await;
+    let mut signup = start(&deployment, "signup", &[("RUST_LOG", "off")]).await;
     assert_eq!(signup.sign_up(&fresh_phone()).await.status, 502);
-    let line = last(&signup);
-    assert_eq!(line["level"], "ERROR");
-    assert_eq!(line["outcome"], "sms_failed");
-    assert_eq!(line["codes_sent"], Value::Null);
-    let cause = "the provider did not send the message: Throttling (HTTP 400)";
-    assert_eq!(line["cause"], cause);
+    let expected = json!({
+        "level": "ERROR",
+        "outcome": "sms_failed",
+        "codes_sent": null,
+        "cause": "the provider did not send the message: Throttling (HTTP 400)"
+    });
+    assert_last(&signup, &expected);
 
-    deployed.redis.stop().await;
+    deployment.redis_server.stop().await;
     assert_eq!(signup.sign_up(&fresh_phone()).await.status, 503);
     let line = last(&signup);
-    assert_eq!(
-        (&line["level"], &line["status"]),
-        (&json!("ERROR"), &json!(503))
+    assert_has(
+        &line,
+        &json!({"level": "ERROR", "status": 503, "outcome": "unavailable"}),
     );
-    assert_eq!(line["outcome"], "unavailable");
     let cause = line["cause"].as_str().unwrap();
     assert!(cause.starts_with("Redis is unavailable: "), "{cause}");
     assert_eq!(signup.log().len(), 2, "{:#?}", signup.log());
@@ -252,31 +228,29 @@ async fn a_fault_is_an_error_with_its_whole_cause_and_counts_nothing_as_sent() {
 
 #[tokio::test]
 async fn codes_sent_while_somebody_guesses_are_counted_by_whose_misses_are_full() {
-    let deployed = Deployed::new().await;
+    let deployment = Deployment::new().await;
     let own = [("MISSES_PHONE", "1/30d"), ("MISSES_TOTAL", "1/1d")];
-    let mut signup = deployed.start("signup", &own).await;
-    let mut verify_ = deployed.start("verify", &own).await;
+    let (mut signup, mut verify) = start_both(&deployment, &own).await;
     let (guessed_at, other) = (fresh_phone(), fresh_phone());
-    assert_eq!(signup.sign_up(&guessed_at).await.status, 200);
-    assert_eq!(last(&signup)["phone_misses_full"], Value::Null);
-    let wrong = wrong(&deployed.code());
-    assert_eq!(verify_.verify(&guessed_at, &wrong).await.status, 401);
+    signup.sign_up(&guessed_at).await.assert_ok();
+    assert_last(&signup, &json!({"phone_misses_full": null}));
+    let wrong = wrong(&deployment.provider.last_code_to(&guessed_at));
+    assert_eq!(verify.verify(&guessed_at, &wrong).await.status, 401);
     for (phone, of_phone) in [(&guessed_at, json!(1)), (&other, Value::Null)] {
-        assert_eq!(signup.sign_up(phone).await.status, 200);
+        signup.sign_up(phone).await.assert_ok();
         let line = last(&signup);
-        assert_eq!(line["phone_misses_full"], of_phone);
-        assert_eq!(line["total_misses_full"], 1, "{line}");
-        assert!(metrics(&line).contains(&(
-            "total_misses_full",
-            vec![vec!["function"], vec!["function", "country"]]
-        )));
+        assert_has(
+            &line,
+            &json!({"phone_misses_full": of_phone, "total_misses_full": 1}),
+        );
+        assert_metric(&line, "total_misses_full", "country");
     }
 }
 
 #[tokio::test]
 async fn every_line_of_a_request_holds_its_id_at_every_level_of_the_log() {
-    let deployed = Deployed::behind(Behaviour::BreakOff).await;
-    let mut signup = deployed.start("signup", &[("RUST_LOG", "error")]).await;
+    let deployment = Deployment::behind(Behaviour::BreakOff).await;
+    let mut signup = start(&deployment, "signup", &[("RUST_LOG", "error")]).await;
     signup.sign_up(&fresh_phone()).await;
     let lines = signup.log();
     assert_eq!(lines.len(), 2, "{lines:#?}");
@@ -290,28 +264,25 @@ async fn every_line_of_a_request_holds_its_id_at_every_level_of_the_log() {
 
 #[tokio::test]
 async fn whatever_is_asked_of_the_log_it_shows_no_code_no_number_and_no_pepper() {
-    let deployed = Deployed::new().await;
-    let trace = [("RUST_LOG", "trace")];
-    let mut signup = deployed.start("signup", &trace).await;
-    let mut verify_ = deployed.start("verify", &trace).await;
+    let deployment = Deployment::new().await;
+    let (mut signup, mut verify) = start_both(&deployment, &TRACE).await;
     let phone = fresh_phone();
     let sent = signup.sign_up(&phone).await;
-    let code = deployed.code();
-    let refused = verify_.verify(&phone, &wrong(&code)).await;
-    let registered = verify_.verify(&phone, &code).await;
+    let code = deployment.provider.last_code_to(&phone);
+    let refused = verify.verify(&phone, &wrong(&code)).await;
+    let registered = verify.verify(&phone, &code).await;
     let known = signup.sign_up(&phone).await;
-    for (answer, status) in [
+    for (response, status) in [
         (&sent, 200),
         (&refused, 401),
         (&registered, 200),
         (&known, 409),
     ] {
-        assert_eq!(answer.status, status);
-        let text = format!("{answer:?}");
+        assert_eq!(response.status, status);
+        let text = format!("{response:?}");
         assert!(!text.contains(&code) && !text.contains(PEPPER), "{text}");
     }
-    let mut lines = signup.log();
-    lines.extend(verify_.log());
+    let lines = [signup.log(), verify.log()].concat();
     assert!(lines.len() >= 4);
     for line in lines {
         for secret in [code.as_str(), &phone[1..], &phone[3..], PEPPER] {
@@ -322,85 +293,60 @@ async fn whatever_is_asked_of_the_log_it_shows_no_code_no_number_and_no_pepper()
 
 #[tokio::test]
 async fn a_session_has_its_lines_too_and_none_shows_a_token_or_the_key() {
-    let deployed = Deployed::new().await;
-    let trace = [("RUST_LOG", "trace")];
-    let mut signup = deployed.start("signup", &trace).await;
-    let mut verify_ = deployed.start("verify", &trace).await;
-    let mut session = deployed.start("session", &trace).await;
+    let deployment = Deployment::new().await;
+    let (mut signup, mut verify) = start_both(&deployment, &TRACE).await;
+    let mut session = start(&deployment, "session", &TRACE).await;
     let phone = fresh_phone();
-    signup.sign_up(&phone).await;
-    let verified = verify_.verify(&phone, &deployed.code()).await;
-    let tokens = Tokens::of(&verified);
+    signup.sign_up(&phone).await.assert_ok();
+    let code = deployment.provider.last_code_to(&phone);
+    let tokens = Tokens::of(&verify.verify(&phone, &code).await);
 
-    let mut me = event("GET", "/me", "");
-    for (authorization, status, outcome) in [
+    for (token, status, outcome) in [
         (Some(&tokens.access), 200, "read"),
         (Some(&tokens.refresh), 401, "unauthenticated"),
         (None, 401, "unauthenticated"),
     ] {
-        me["headers"]["authorization"] =
-            authorization.map_or(Value::Null, |token| format!("Bearer {token}").into());
-        if authorization.is_none() {
-            me["headers"]
-                .as_object_mut()
-                .unwrap()
-                .remove("authorization");
+        let mut me = event("GET", "/me", "");
+        if let Some(token) = token {
+            me["headers"]["authorization"] = format!("Bearer {token}").into();
         }
-        assert_eq!(session.answer(&me).await.status, status);
-        let line = last(&session);
-        assert_eq!(
-            (&line["route"], &line["outcome"]),
-            (&json!("/me"), &json!(outcome))
-        );
+        assert_eq!(session.send(&me).await.status, status);
+        assert_last(&session, &json!({"route": "/me", "outcome": outcome}));
     }
-    assert_eq!(last(&session)["cause"], "no bearer token");
+    assert_last(&session, &json!({"cause": "no bearer token"}));
 
     let mut used = Vec::new();
-    let mut newest = tokens.refresh.clone();
+    let mut newest = tokens.refresh;
     for _ in 0..2 {
-        let body = json!({"refresh_token": newest}).to_string();
-        let answer = session
-            .answer(&event("POST", "/token/refresh", &body))
-            .await;
+        let body = json!({"refresh_token": newest});
+        let response = session.post("/token/refresh", &body).await;
         used.push(newest);
-        newest = Tokens::of(&answer).refresh;
+        newest = Tokens::of(&response).refresh;
         let line = last(&session);
-        assert_eq!(
-            (&line["route"], &line["outcome"]),
-            (&json!("/token/refresh"), &json!("refreshed"))
+        assert_has(
+            &line,
+            &json!({"route": "/token/refresh", "outcome": "refreshed"}),
         );
         assert!(line["postgres_ms"].is_number());
     }
     for (token, reused) in [(&used[0], json!(1)), (&newest, Value::Null)] {
-        let body = json!({"refresh_token": token}).to_string();
-        let answer = session
-            .answer(&event("POST", "/token/refresh", &body))
-            .await;
-        assert_eq!(answer.status, 401);
-        let line = last(&session);
-        assert_eq!(
-            (&line["outcome"], &line["reused_tokens"]),
-            (&json!("invalid_token"), &reused)
-        );
-        assert_eq!(line["level"], "INFO");
+        let body = json!({"refresh_token": token});
+        let response = session.post("/token/refresh", &body).await;
+        assert_eq!(response.status, 401);
+        let outcome = "invalid_token";
+        let expected = json!({"outcome": outcome, "reused_tokens": reused, "level": "INFO"});
+        assert_last(&session, &expected);
     }
-    let body = json!({"refresh_token": newest}).to_string();
-    session.answer(&event("POST", "/logout", &body)).await;
-    assert_eq!(last(&session)["outcome"], "logged_out");
-    for path in [
-        "/.well-known/jwks.json",
-        "/.well-known/openid-configuration",
-    ] {
-        session.answer(&event("GET", path, "")).await;
-        let line = last(&session);
-        assert_eq!(
-            (&line["route"], &line["outcome"]),
-            (&json!(path), &json!("published"))
-        );
+    let body = json!({"refresh_token": newest});
+    session.post("/logout", &body).await;
+    assert_last(&session, &json!({"outcome": "logged_out"}));
+    for page in ["jwks.json", "openid-configuration"] {
+        let path = format!("/.well-known/{page}");
+        session.send(&event("GET", &path, "")).await;
+        assert_last(&session, &json!({"route": path, "outcome": "published"}));
     }
 
-    let mut lines = verify_.log();
-    lines.extend(session.log());
+    let lines = [verify.log(), session.log()].concat();
     for token in used.iter().chain([&newest, &tokens.access]) {
         let secret = token.rsplit('.').next().unwrap();
         for line in &lines {
@@ -411,27 +357,25 @@ async fn a_session_has_its_lines_too_and_none_shows_a_token_or_the_key() {
 
 #[tokio::test]
 async fn line_breaks_and_escapes_in_any_field_leave_one_object_per_line() {
-    let deployed = Deployed::new().await;
-    let mut signup = deployed.start("signup", &[("RUST_LOG", "trace")]).await;
-    let mut verify_ = deployed.start("verify", &[("RUST_LOG", "trace")]).await;
+    let deployment = Deployment::new().await;
+    let (mut signup, mut verify) = start_both(&deployment, &TRACE).await;
     let injected = "\r\n{\"message\":\"answered\"}\u{1b}[31m\u{2028}";
     let phone = fresh_phone();
-    for (name, number) in [(injected, phone.as_str()), ("Ada", injected)] {
-        let body = json!({"name": name, "phone_number": number}).to_string();
-        signup.answer(&event("POST", "/signup", &body)).await;
+    for body in [
+        json!({"name": injected, "phone_number": phone}),
+        json!({"name": "Ada", "phone_number": injected}),
+        json!({injected: injected}),
+    ] {
+        signup.post("/signup", &body).await;
     }
-    let body = json!({"otp": injected, "phone_number": phone, "challenge_id": injected});
-    verify_
-        .answer(&event("POST", "/verify", &body.to_string()))
-        .await;
     let path = format!("/signup{injected}");
-    signup.answer(&event("POST", &path, injected)).await;
-    let body = json!({injected: injected}).to_string();
-    signup.answer(&event("POST", "/signup", &body)).await;
-    assert_eq!(signup.answer_lines().len(), 4);
-    assert_eq!(verify_.answer_lines().len(), 1);
-    for line in signup.log().iter().chain(&verify_.log()) {
-        let _object: serde_json::Map<String, Value> = serde_json::from_str(line).expect(line);
+    signup.send(&event("POST", &path, injected)).await;
+    let body = json!({"otp": injected, "phone_number": phone, "challenge_id": injected});
+    verify.post("/verify", &body).await;
+    assert_eq!(signup.response_lines().len(), 4);
+    assert_eq!(verify.response_lines().len(), 1);
+    for line in signup.log().iter().chain(&verify.log()) {
+        let _object: Map<String, Value> = serde_json::from_str(line).expect(line);
         assert!(!line.contains('\u{1b}') && !line.contains('\r'), "{line:?}");
     }
 }

@@ -1,15 +1,10 @@
 //! The schema, and how it gets there.
 
-use harness::{Database, Function, Invocation, Service, Tokens, event, fresh_phone};
-use lambda_http::request::from_str;
+use harness::{Database, Function, Functions, Invocation, Service, Tokens};
 use migrate::Command;
 use serde_json::json;
-use session::Session;
 use shared::config::Env;
-use shared::lambda::Function as _;
-use signup::Signup;
 use tokio::process::Command as Process;
-use verify::Verify;
 
 fn migrator(database: &Database) -> migrate::Database {
     let url = database.url();
@@ -38,44 +33,26 @@ async fn up_applies_all_status_tells_and_down_takes_one_back() {
 /// The grants are read from the page on deployment, so that it cannot name too few.
 #[tokio::test]
 async fn a_user_with_the_grants_of_the_deployment_page_serves_every_route() {
-    let mut service = Service::start().await;
-    let role = service.database.name().to_owned();
+    let service = Service::start().await;
+    let role = service.database.name();
     let page = include_str!("../../docs/deploy.md");
     let (_, from_grants) = page.split_once("```sql\n").unwrap();
     let (grants, _) = from_grants.split_once("```").unwrap();
     let grants = grants.replace(" TO otp", &format!(" TO {role}"));
-    let admin = service.database.connect().await;
     let create = format!("CREATE ROLE {role} LOGIN; {grants}");
-    admin.batch_execute(&create).await.unwrap();
+    service.database.run(&create).await;
 
-    let url = service.database.url();
-    let url = url.replace("://postgres@", &format!("://{role}@"));
-    let settings = harness::settings(&url, &service.redis_server.url());
-    let env: Env = settings.into_iter().collect();
-    service.signup = Signup::from_env(&env).await.unwrap();
-    service.verify = Verify::from_env(&env).await.unwrap();
-    service.session = Session::from_env(&env).await.unwrap();
-    let phone = fresh_phone();
-    let code = service.code_for(&phone).await;
-    assert_eq!(service.verify(&phone, &code).await.status, 200);
-    let code = service.login_code_for(&phone).await;
-    let tokens = Tokens::of(&service.verify(&phone, &code).await);
-    let mut me = event("GET", "/me", "");
-    me["headers"]["authorization"] = format!("Bearer {}", tokens.access).into();
-    let request = from_str(&me.to_string()).unwrap();
-    assert_eq!(service.session.handle(request).await.status(), 200);
-    let body = json!({"refresh_token": tokens.refresh}).to_string();
-    for path in ["/token/refresh", "/logout"] {
-        let request = from_str(&event("POST", path, &body).to_string()).unwrap();
-        assert_eq!(
-            service.session.handle(request).await.status(),
-            200,
-            "{path}"
-        );
-    }
+    let database_url = service.database.url_of(role);
+    let functions = Functions::over(&database_url, &service.redis_server.url(), &[]).await;
+    let phone = functions.registered().await;
+    let code = functions.login_code_for(&phone).await;
+    let tokens = Tokens::of(&functions.verify(&phone, &code).await);
+    functions.me(&tokens.access).await.assert_ok();
+    functions.refresh(&tokens.refresh).await.assert_ok();
+    functions.log_out(&tokens.refresh).await.assert_ok();
 
     let end = format!("DROP OWNED BY {role}; DROP ROLE {role}");
-    admin.batch_execute(&end).await.unwrap();
+    service.database.run(&end).await;
 }
 
 #[tokio::test]
@@ -152,7 +129,7 @@ async fn as_a_lambda_function_it_takes_a_command() {
     let database = Database::empty().await;
     let url = database.url();
     let mut migrate = Function::start("migrate", [("DATABASE_URL", url.as_str())]).await;
-    let Invocation::Answered(report) = migrate.invoke(&json!({"command": "up"})).await else {
+    let Invocation::Responded(report) = migrate.invoke(&json!({"command": "up"})).await else {
         panic!("{:#?}", migrate.log())
     };
     assert_eq!(

@@ -1,6 +1,6 @@
 //! How a function starts, or refuses to, and what it writes.
 
-use harness::{Database, Function, Key, PEPPER, RedisServer, event, fresh_phone, local_settings};
+use harness::{Deployment, Function, Key, PEPPER, TO_THE_LOG, fresh_phone, local_settings};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -88,44 +88,29 @@ async fn the_log_sender_does_not_start_in_a_deployed_function() {
 
 #[tokio::test]
 async fn the_log_sender_writes_the_code_in_one_line_and_nothing_else_does() {
-    let (database, redis) = (Database::migrated().await, RedisServer::start().await);
-    let (database_url, redis_url) = (database.url(), redis.url());
-    let mut settings = local_settings(&database_url, &redis_url);
+    let deployment = Deployment::new().await;
     // The finest level there is: what other crates would print at it stays out.
-    settings.push(("RUST_LOG", "trace"));
-    let mut signup = Function::start("signup", settings.clone()).await;
-    let mut verify = Function::start("verify", settings).await;
+    let own = [&TO_THE_LOG[..], &[("RUST_LOG", "trace")]].concat();
+    let mut signup = deployment.start("signup", &own).await;
+    let mut verify = deployment.start("verify", &own).await;
     let phone = fresh_phone();
-    let body = json!({"name": "Ada\u{fffd}", "phone_number": phone}).to_string();
-    assert_eq!(
-        signup.answer(&event("POST", "/signup", &body)).await.status,
-        200
-    );
+    let body = json!({"name": "Ada\u{fffd}", "phone_number": phone});
+    signup.post("/signup", &body).await.assert_ok();
 
     let lines: Vec<Value> = signup
         .log()
         .iter()
         .map(|line| serde_json::from_str(line).expect(line))
         .collect();
-    let generated: Vec<&Value> = lines
-        .iter()
-        .filter(|line| line["message"] == "Generated OTP")
-        .collect();
+    let (generated, others): (Vec<Value>, Vec<Value>) = lines
+        .into_iter()
+        .partition(|line| line["message"] == "Generated OTP");
     assert_eq!(generated.len(), 1);
     assert_eq!(generated[0]["phone_number"], phone);
     let code = generated[0]["otp"].as_str().unwrap();
 
-    let body = json!({"otp": code, "phone_number": phone}).to_string();
-    assert_eq!(
-        verify.answer(&event("POST", "/verify", &body)).await.status,
-        200
-    );
-    let others = lines
-        .iter()
-        .filter(|line| line["message"] != "Generated OTP")
-        .map(ToString::to_string)
-        .chain(verify.log());
-    for line in others {
+    verify.verify(&phone, code).await.assert_ok();
+    for line in others.iter().map(ToString::to_string).chain(verify.log()) {
         for secret in [code, &phone[1..], PEPPER] {
             assert!(!line.contains(secret), "{line}");
         }

@@ -1,9 +1,6 @@
 //! Stores prove who they are: the chain of their certificate and the name in it.
 
-use harness::{
-    Authority, Database, Function, RedisServer, TlsProxy, event, fresh_phone, local_settings,
-};
-use serde_json::json;
+use harness::{Authority, Database, Function, RedisServer, TlsProxy, fresh_phone, local_settings};
 
 /// The status of a sign-up over TLS to both stores, whose certificates have these names, where the
 /// client trusts `trusted`.
@@ -22,8 +19,7 @@ async fn status(
     let mut settings = local_settings(&database_url, &redis_url);
     settings.push(("SSL_CERT_FILE", trusted.file().to_str().unwrap()));
     let mut signup = Function::start("signup", settings).await;
-    let body = json!({"name": "Ada", "phone_number": fresh_phone()}).to_string();
-    signup.answer(&event("POST", "/signup", &body)).await.status
+    signup.sign_up(&fresh_phone()).await.status
 }
 
 #[tokio::test]

@@ -1,25 +1,22 @@
 //! Access tokens: what gets in, and all that does not.
 
-use shared::lambda::Function as _;
 use std::{net::TcpListener, process::Stdio, time::SystemTime};
 
 use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use harness::{
-    AUDIENCE, Answer, ISSUER, Key, Service, decoded, event, serve, signing_key, unsigned,
+    AUDIENCE, Functions, ISSUER, Key, Service, Tokens, decoded, fresh_phone,
+    outcome::{INVALID_TOKEN, UNAUTHENTICATED},
+    serve, signing_key, unsigned,
 };
 use serde_json::{Value, json};
-use session::Session;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::Command,
 };
 
-const UNAUTHENTICATED: (u64, &str, &str) = (
-    401,
-    "Invalid or missing authentication token",
-    "unauthenticated",
-);
+/// What a refused token is told.
+const INVALID: &str = r#"Bearer realm="otp-auth", error="invalid_token""#;
 
 /// Somebody who knows a good token, and may even have its key.
 struct Forger {
@@ -51,17 +48,13 @@ impl Forger {
     }
 
     async fn assert_gets_in(&self, token: &str) {
-        let answer = self.service.me(Some(&format!("Bearer {token}"))).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
+        self.service.me(token).await.assert_ok();
     }
 
     async fn assert_refused(&self, token: &str) {
-        let answer = self.service.me(Some(&format!("Bearer {token}"))).await;
-        assert_eq!(answer.failure(), UNAUTHENTICATED, "{token}");
-        assert_eq!(
-            answer.headers["www-authenticate"], r#"Bearer realm="otp-auth", error="invalid_token""#,
-            "{token}"
-        );
+        let response = self.service.me(token).await;
+        assert_eq!(response.outcome(), UNAUTHENTICATED, "{token}");
+        assert_eq!(response.headers["www-authenticate"], INVALID, "{token}");
     }
 }
 
@@ -81,23 +74,12 @@ fn now() -> u64 {
     now.unwrap().as_secs()
 }
 
-async fn get(session: &Session, path: &str, token: Option<&str>) -> Answer {
-    let mut event = event("GET", path, "");
-    if let Some(token) = token {
-        event["headers"]["authorization"] = format!("Bearer {token}").into();
-    }
-    let request = lambda_http::request::from_str(&event.to_string()).unwrap();
-    Answer::of_handler(session.handle(request).await)
-}
-
 #[tokio::test]
 async fn a_token_says_what_rfc_9068_asks_for() {
     let forger = Forger::new().await;
-    let me = forger
-        .service
-        .me(Some(&format!("bearer {}", forger.token)))
-        .await;
-    assert_eq!(me.status, 200);
+    let header = format!("bearer {}", forger.token);
+    let me = forger.service.me_with(Some(&header)).await;
+    me.assert_ok();
     assert_eq!(me.body["success"], true);
     let keys = forger.service.get("/.well-known/jwks.json").await;
     assert_eq!(
@@ -132,15 +114,11 @@ async fn a_token_says_what_rfc_9068_asks_for() {
 #[tokio::test]
 async fn me_answers_the_user_that_verification_answered() {
     let service = Service::start().await;
-    let phone = harness::fresh_phone();
-    let code = service.code_for(&phone).await;
-    let verified = service.verify(&phone, &code).await;
-    let token = harness::Tokens::of(&verified).access;
-    let me = service.me(Some(&format!("Bearer {token}"))).await;
-    assert_eq!(
-        (me.status, me.body),
-        (200, json!({"success": true, "data": verified.body["data"]}))
-    );
+    let verified = service.register(&fresh_phone()).await;
+    let me = service.me(&Tokens::of(&verified).access).await;
+    me.assert_ok();
+    let expected = json!({"success": true, "data": verified.body["data"]});
+    assert_eq!(me.body, expected);
     assert_eq!(me.headers["cache-control"], "no-store");
 }
 
@@ -148,9 +126,9 @@ async fn me_answers_the_user_that_verification_answered() {
 async fn without_a_token_me_is_401_and_told_no_error() {
     let service = Service::start().await;
     for header in [None, Some(""), Some("Basic YTpi"), Some("Bearer")] {
-        let answer = service.me(header).await;
-        assert_eq!(answer.failure(), UNAUTHENTICATED, "{header:?}");
-        let challenge = &answer.headers["www-authenticate"];
+        let response = service.me_with(header).await;
+        assert_eq!(response.outcome(), UNAUTHENTICATED, "{header:?}");
+        let challenge = &response.headers["www-authenticate"];
         assert_eq!(challenge, r#"Bearer realm="otp-auth""#, "{header:?}");
     }
 }
@@ -158,8 +136,7 @@ async fn without_a_token_me_is_401_and_told_no_error() {
 #[tokio::test]
 async fn a_good_token_of_a_user_who_is_gone_is_401() {
     let forger = Forger::new().await;
-    let database = forger.service.database.connect().await;
-    database.batch_execute("DELETE FROM users").await.unwrap();
+    forger.service.database.run("DELETE FROM users").await;
     forger.assert_refused(&forger.token).await;
 }
 
@@ -214,11 +191,9 @@ async fn another_key_is_refused_and_nothing_is_fetched_because_a_token_says_so()
     trap.set_nonblocking(true).unwrap();
     let url = format!("http://{}/keys", trap.local_addr().unwrap());
     let own = Key::p256();
-    let service = &forger.service;
-    let session = service
-        .another_session(&[("TOKEN_PRIVATE_KEY", &own.private_pem())])
-        .await;
-    let own_jwk = get(&session, "/.well-known/jwks.json", None).await.body["keys"][0].clone();
+    let pem = own.private_pem();
+    let others = forger.service.others(&[("TOKEN_PRIVATE_KEY", &pem)]).await;
+    let own_jwk = others.get("/.well-known/jwks.json").await.body["keys"][0].clone();
     for change in [
         json!({}),
         json!({"kid": own_jwk["kid"]}),
@@ -344,11 +319,8 @@ async fn a_refresh_token_is_no_access_token_and_the_other_way_round() {
     let forger = Forger::new().await;
     let tokens = forger.service.sign_in().await;
     forger.assert_refused(&tokens.refresh).await;
-    let answer = forger.service.refresh(&tokens.access).await;
-    assert_eq!(
-        answer.failure(),
-        (401, "Invalid or expired token", "invalid_token")
-    );
+    let response = forger.service.refresh(&tokens.access).await;
+    response.assert_is(INVALID_TOKEN);
 }
 
 #[tokio::test]
@@ -359,37 +331,31 @@ async fn keys_are_replaced_without_signing_anybody_out() {
     let new = Key::rsa();
     let (new_private, new_public) = (new.private_pem(), new.public_pem());
     // First the new key is published, then it signs, then the old one goes.
-    let published = service
-        .another_session(&[("TOKEN_PUBLIC_KEYS", &new_public)])
-        .await;
-    let signs = [
-        ("TOKEN_PRIVATE_KEY", new_private.as_str()),
+    let own = [("TOKEN_PUBLIC_KEYS", &*new_public)];
+    let published = service.others(&own).await;
+    let own = [
+        ("TOKEN_PRIVATE_KEY", &*new_private),
         ("TOKEN_PUBLIC_KEYS", &old),
     ];
-    let signs = service.another_session(&signs).await;
-    let alone = service
-        .another_session(&[("TOKEN_PRIVATE_KEY", &new_private)])
-        .await;
+    let signs = service.others(&own).await;
+    let alone = service.others(&own[..1]).await;
 
-    let body = json!({"refresh_token": tokens.refresh}).to_string();
-    let request = event("POST", "/token/refresh", &body).to_string();
-    let request = lambda_http::request::from_str(&request).unwrap();
-    let renewed = harness::Tokens::of(&Answer::of_handler(signs.handle(request).await));
+    let renewed = signs.refreshed(&tokens.refresh).await;
     assert_eq!(decoded(&renewed.access)[0]["alg"], "RS256");
-    for (session, takes_old, takes_new) in [
-        (&service.session, true, false),
+    for (functions, takes_old, takes_new) in [
+        (&*service, true, false),
         (&published, true, true),
         (&signs, true, true),
         (&alone, false, true),
     ] {
         for (token, taken) in [(&tokens.access, takes_old), (&renewed.access, takes_new)] {
-            let status = get(session, "/me", Some(token)).await.status;
+            let status = functions.me(token).await.status;
             assert_eq!(status, if taken { 200 } else { 401 });
         }
     }
 
-    let kids = async |session: &Session| -> Vec<Value> {
-        let keys = get(session, "/.well-known/jwks.json", None).await.body;
+    let kids = async |functions: &Functions| -> Vec<Value> {
+        let keys = functions.get("/.well-known/jwks.json").await.body;
         let keys = keys["keys"].as_array().unwrap().iter();
         keys.map(|key| key["kid"].clone()).collect()
     };
@@ -403,15 +369,13 @@ async fn keys_are_replaced_without_signing_anybody_out() {
 async fn the_public_pages_hold_what_verifiers_need_and_may_be_cached() {
     let service = Service::start().await;
     let rsa = Key::rsa().public_pem();
-    let session = service
-        .another_session(&[("TOKEN_PUBLIC_KEYS", &rsa)])
-        .await;
-    let keys = get(&session, "/.well-known/jwks.json", None).await;
-    let metadata = get(&session, "/.well-known/openid-configuration", None).await;
-    for answer in [&keys, &metadata] {
-        assert_eq!(answer.status, 200);
-        assert_eq!(answer.headers["content-type"], "application/json");
-        assert_eq!(answer.headers["cache-control"], "public, max-age=900");
+    let others = service.others(&[("TOKEN_PUBLIC_KEYS", &rsa)]).await;
+    let keys = others.get("/.well-known/jwks.json").await;
+    let metadata = others.get("/.well-known/openid-configuration").await;
+    for response in [&keys, &metadata] {
+        response.assert_ok();
+        assert_eq!(response.headers["content-type"], "application/json");
+        assert_eq!(response.headers["cache-control"], "public, max-age=900");
     }
     let members = |key: &Value| -> Vec<String> {
         let object = key.as_object().unwrap();
@@ -447,13 +411,10 @@ async fn pyjwt_takes_our_tokens_through_the_published_keys_and_no_others() {
             ("TOKEN_ISSUER", issuer.as_str()),
             ("TOKEN_PRIVATE_KEY", &key.private_pem()),
         ];
-        let session = service.another_session(&own).await;
+        let others = service.others(&own).await;
         let refresh_token = service.sign_in().await.refresh;
-        let body = json!({"refresh_token": refresh_token}).to_string();
-        let request = event("POST", "/token/refresh", &body).to_string();
-        let request = lambda_http::request::from_str(&request).unwrap();
-        let token = harness::Tokens::of(&Answer::of_handler(session.handle(request).await)).access;
-        serve(listener, session);
+        let token = others.refreshed(&refresh_token).await.access;
+        serve(listener, others.session);
 
         let [header, claims] = decoded(&token);
         let forged = Key::p256().sign(&header, &claims);

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{Answer, Route, until};
+use harness::{Response, Route, until};
 use lambda_simulator::{InvocationState, InvocationStatus, Simulator};
 use serde_json::Value;
 use tokio::{
@@ -36,7 +36,7 @@ struct Instance {
 /// What became of one event.
 pub struct Exchange {
     /// `None` if the invocation failed.
-    pub answer: Option<Answer>,
+    pub response: Option<Response>,
     pub begun: Instant,
     pub ended: Instant,
 }
@@ -96,10 +96,11 @@ impl Fleet {
         let state = completed(&instance.simulator, &id).await;
         let ended = Instant::now();
         let answered = state.filter(|state| state.status == InvocationStatus::Success);
-        let answer = answered.map(|state| Answer::of_function(&state.response.unwrap().payload));
+        let response =
+            answered.map(|state| Response::of_function(&state.response.unwrap().payload));
         self.idle.borrow_mut().push_back(instance);
         Exchange {
-            answer,
+            response,
             begun,
             ended,
         }

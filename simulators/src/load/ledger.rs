@@ -1,11 +1,11 @@
-//! What was asked and answered, and whether all of it may be.
+//! Requests and their responses, and whether all of them may be.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
-use harness::{Answer, Route};
+use harness::{Response, Route};
 
 use crate::fleet::Exchange;
 
@@ -19,7 +19,7 @@ pub struct Ledger {
     pub times: Vec<Duration>,
     /// What must not have happened.
     pub faults: Vec<String>,
-    /// The users that were answered: id and name by number.
+    /// The users of responses: id and name by number.
     pub registered: HashMap<String, (u64, String)>,
     /// Challenges by id: the number that each is for, and whether its code has let somebody in.
     pub challenges: HashMap<String, (String, bool)>,
@@ -38,59 +38,59 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Enters an exchange, and returns its answer if there is one.
+    /// Enters an exchange, and returns its response if there is one.
     pub fn enter(
         &mut self,
         route: Route,
         body: &[u8],
         address: &str,
         exchange: Exchange,
-    ) -> Option<Answer> {
-        let answer = self.enter_any(route.path(), exchange)?;
+    ) -> Option<Response> {
+        let response = self.enter_any(route.path(), exchange)?;
         self.faults
-            .extend(route.fault_of_post(Some("application/json"), body, &answer));
-        match (answer.status, answer.text("code")) {
+            .extend(route.fault_of_post(Some("application/json"), body, &response));
+        match (response.status, response.text("code")) {
             (200, _) if route == Route::Signup => {
                 *self.granted.entry(address.to_owned()).or_default() += 1;
             }
-            (401, "otp_mismatch") if answer.body.get("attempts_remaining").is_some() => {
+            (401, "otp_mismatch") if response.body.get("attempts_remaining").is_some() => {
                 *self.evaluated.entry(address.to_owned()).or_default() += 1;
             }
             _ => {}
         }
-        Some(answer)
+        Some(response)
     }
 
     /// The same for `GET /me`.
-    pub fn enter_me(&mut self, exchange: Exchange) -> Option<Answer> {
-        let answer = self.enter_any("/me", exchange)?;
-        if ![200, 401, 503].contains(&answer.status) {
-            self.faults.push(format!("/me: {answer:?}"));
+    pub fn enter_me(&mut self, exchange: Exchange) -> Option<Response> {
+        let response = self.enter_any("/me", exchange)?;
+        if ![200, 401, 503].contains(&response.status) {
+            self.faults.push(format!("/me: {response:?}"));
         }
-        Some(answer)
+        Some(response)
     }
 
-    fn enter_any(&mut self, path: &'static str, exchange: Exchange) -> Option<Answer> {
+    fn enter_any(&mut self, path: &'static str, exchange: Exchange) -> Option<Response> {
         let took = exchange.ended - exchange.begun;
         self.times.push(took);
         let is_excused = self.is_excused(&exchange);
         let begun = exchange.begun;
-        let Some(answer) = exchange.answer else {
-            self.count(path, 0, "no answer");
+        let Some(response) = exchange.response else {
+            self.count(path, 0, "no response");
             self.faults
-                .push(format!("{path}: no answer after {took:?}"));
+                .push(format!("{path}: no response after {took:?}"));
             return None;
         };
-        self.count(path, answer.status, answer.text("code"));
+        self.count(path, response.status, response.text("code"));
         if took > IN_TIME {
-            self.faults.push(format!("{took:?} for {answer:?}"));
+            self.faults.push(format!("{took:?} for {response:?}"));
         }
-        if answer.status == 503 && !is_excused {
+        if response.status == 503 && !is_excused {
             let since = self.outage.and_then(|(_, back)| Some(begun - back?));
             self.faults
-                .push(format!("{since:?} after the outage: {answer:?}"));
+                .push(format!("{since:?} after the outage: {response:?}"));
         }
-        Some(answer)
+        Some(response)
     }
 
     fn count(&mut self, path: &'static str, status: u64, code: &str) {
@@ -117,31 +117,33 @@ impl Ledger {
     }
 
     /// This challenge's code registered somebody.
-    pub fn was_registered(&mut self, challenge: &str, answer: &Answer) {
-        let user = &answer.body["data"];
+    pub fn was_registered(&mut self, challenge: &str, response: &Response) {
+        let user = &response.body["data"];
         let phone = user["phone_number"].as_str().unwrap_or_default().to_owned();
         let name = user["name"].as_str().unwrap_or_default().to_owned();
         let id = user["id"].as_u64().unwrap_or_default();
         match self.challenges.get_mut(challenge) {
             Some((of, registered @ false)) if *of == phone => *registered = true,
-            known => self.faults.push(format!("{known:?} registered {answer:?}")),
+            known => self
+                .faults
+                .push(format!("{known:?} registered {response:?}")),
         }
         if let Some(before) = self.registered.insert(phone, (id, name)) {
-            self.faults.push(format!("{before:?} again: {answer:?}"));
+            self.faults.push(format!("{before:?} again: {response:?}"));
         }
     }
 
     /// This challenge's code logged in who had registered before.
-    pub fn was_logged_in(&mut self, challenge: &str, answer: &Answer) {
-        let user = &answer.body["data"];
+    pub fn was_logged_in(&mut self, challenge: &str, response: &Response) {
+        let user = &response.body["data"];
         let phone = user["phone_number"].as_str().unwrap_or_default();
         let known = self.registered.get(phone).map(|(id, _)| *id);
         if known != user["id"].as_u64() {
-            self.faults.push(format!("{known:?} is {answer:?}"));
+            self.faults.push(format!("{known:?} is {response:?}"));
         }
         match self.challenges.get_mut(challenge) {
             Some((of, is_used @ false)) if *of == phone => *is_used = true,
-            known => self.faults.push(format!("{known:?} let in {answer:?}")),
+            known => self.faults.push(format!("{known:?} let in {response:?}")),
         }
     }
 }

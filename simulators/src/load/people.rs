@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::join_all;
-use harness::{Answer, Route, wrong};
+use harness::{Response, Route, wrong};
 use serde_json::{Value, json};
 
 use crate::world::World;
@@ -27,8 +27,8 @@ pub async fn honest(world: &World) {
         };
         if world.chance(5) {
             let mistyped = wrong(&sent.code);
-            let answer = world.verify(&phone, &mistyped, &address, &sent.challenge);
-            world.expect(&answer.await, &["otp_mismatch"], sent.epoch);
+            let response = world.verify(&phone, &mistyped, &address, &sent.challenge);
+            world.expect(&response.await, &["otp_mismatch"], sent.epoch);
         }
         if let Some(let_in) = get_in(world, &sent, &address).await {
             let again = world.verify(&phone, &sent.code, &address, &sent.challenge);
@@ -43,7 +43,7 @@ pub async fn honest(world: &World) {
 }
 
 /// Logs in on the device that is known now, and uses the session to its end.
-async fn come_back(world: &World, phone: &str, let_in: &Answer, address: &str) {
+async fn come_back(world: &World, phone: &str, let_in: &Response, address: &str) {
     let device_token = let_in.text("device_token");
     let mut epoch = world.epoch();
     let mut asked = world.log_in(phone, device_token, address).await;
@@ -60,14 +60,14 @@ async fn come_back(world: &World, phone: &str, let_in: &Answer, address: &str) {
         return world.fault(format!("no message for a login of {phone}"));
     };
     let id = asked.text("challenge_id");
-    let answer = world.verify(phone, &code, address, id).await;
-    if is_not(&answer, 200) {
-        return world.expect(&answer, &[], epoch);
+    let response = world.verify(phone, &code, address, id).await;
+    if is_not(&response, 200) {
+        return world.expect(&response, &[], epoch);
     }
-    let Some(answer) = answer else { return };
-    world.ledger().was_logged_in(id, &answer);
+    let Some(response) = response else { return };
+    world.ledger().was_logged_in(id, &response);
 
-    let mut tokens = answer.body["tokens"].clone();
+    let mut tokens = response.body["tokens"].clone();
     let text = |tokens: &Value, member: &str| tokens[member].as_str().unwrap().to_owned();
     let token = text(&tokens, "refresh_token");
     let refreshed = world.send_token(Route::Refresh, &token, address).await;
@@ -100,14 +100,14 @@ pub async fn impatient(world: &World) {
         };
         world.ledger().proven.insert(phone.clone());
         let tries = (0..8).map(|_| world.verify(&phone, &sent.code, &address, &sent.challenge));
-        let answers = join_all(tries).await;
-        for answer in answers.iter().flatten() {
-            if answer.status == 200 {
-                world.ledger().was_registered(&sent.challenge, answer);
+        let responses = join_all(tries).await;
+        for response in responses.iter().flatten() {
+            if response.status == 200 {
+                world.ledger().was_registered(&sent.challenge, response);
             }
         }
-        let others = answers.iter().filter(|a| is_not(a, 200));
-        others.for_each(|answer| world.expect(answer, &["otp_expired"], sent.epoch));
+        let others = responses.iter().filter(|a| is_not(a, 200));
+        others.for_each(|response| world.expect(response, &["otp_expired"], sent.epoch));
         // Where nobody was told that they are in, one who asks again is, or has been all along.
         get_in(world, &sent, &address).await;
     }
@@ -125,18 +125,18 @@ pub async fn guesser(world: &World) {
         let guesses = addresses
             .iter()
             .map(|address| world.verify(&phone, &other, address, ""));
-        let answers = join_all(guesses).await;
-        let told: Vec<u64> = answers
+        let responses = join_all(guesses).await;
+        let told: Vec<u64> = responses
             .iter()
             .flatten()
-            .filter_map(|answer| answer.body["attempts_remaining"].as_u64())
+            .filter_map(|response| response.body["attempts_remaining"].as_u64())
             .collect();
         let different: BTreeSet<u64> = told.iter().copied().collect();
         if different.len() != told.len() || told.len() > 5 {
             world.fault(format!("attempts remaining: {told:?}"));
         }
-        for answer in answers.iter().filter(|answer| is_not(answer, 401)) {
-            world.expect(answer, &["too_many_attempts"], sent.epoch);
+        for response in responses.iter().filter(|response| is_not(response, 401)) {
+            world.expect(response, &["too_many_attempts"], sent.epoch);
         }
         // Whoever has the id has all attempts still.
         get_in(world, &sent, &world.address()).await;
@@ -150,8 +150,8 @@ pub async fn sprayer(world: &World, address: &str) {
         let Some(sent) = signed_up(world, &phone, &world.address()).await else {
             continue;
         };
-        let answer = world.verify(&phone, &wrong(&sent.code), address, "").await;
-        world.expect(&answer, &["otp_mismatch", "rate_limited"], sent.epoch);
+        let response = world.verify(&phone, &wrong(&sent.code), address, "").await;
+        world.expect(&response, &["otp_mismatch", "rate_limited"], sent.epoch);
     }
 }
 
@@ -159,11 +159,11 @@ pub async fn sprayer(world: &World, address: &str) {
 pub async fn flooder(world: &World, address: &str) {
     while world.goes_on() {
         let phone = world.phone();
-        let answer = world.sign_up(&phone, address).await;
-        if is_not(&answer, 200) {
-            world.expect(&answer, &["rate_limited"], world.epoch());
+        let response = world.sign_up(&phone, address).await;
+        if is_not(&response, 200) {
+            world.expect(&response, &["rate_limited"], world.epoch());
         }
-        rest(&answer).await;
+        rest(&response).await;
     }
 }
 
@@ -175,15 +175,18 @@ pub async fn doubler(world: &World) {
         let asked = addresses
             .iter()
             .map(|address| world.sign_up(&phone, address));
-        let answers = join_all(asked).await;
-        let sent = answers.iter().filter(|answer| !is_not(answer, 200)).count();
+        let responses = join_all(asked).await;
+        let sent = responses
+            .iter()
+            .filter(|response| !is_not(response, 200))
+            .count();
         if sent > 1 + world.epoch() - epoch {
             world.fault(format!("{sent} codes at once for one number"));
         }
-        for answer in answers.iter().filter(|answer| is_not(answer, 200)) {
-            world.expect(answer, &["rate_limited"], epoch);
+        for response in responses.iter().filter(|response| is_not(response, 200)) {
+            world.expect(response, &["rate_limited"], epoch);
         }
-        rest(&answers[0]).await;
+        rest(&responses[0]).await;
     }
 }
 
@@ -208,8 +211,8 @@ pub async fn vandal(world: &World) {
             .iter()
             .flat_map(|body| [(body, Route::Signup), (body, Route::Verify)])
         {
-            let answer = world.post(route, &world.address(), body).await;
-            if answer.is_some_and(|answer| answer.status < 400 || answer.status >= 500) {
+            let response = world.post(route, &world.address(), body).await;
+            if response.is_some_and(|response| response.status < 400 || response.status >= 500) {
                 world.fault(format!("{route:?} took {}", &body[..body.len().min(80)]));
             }
         }
@@ -220,9 +223,9 @@ pub async fn vandal(world: &World) {
 async fn signed_up(world: &World, phone: &str, address: &str) -> Option<Sent> {
     while world.goes_on() {
         let epoch = world.epoch();
-        let answer = world.sign_up(phone, address).await;
-        if !is_not(&answer, 200) {
-            let challenge = answer?.text("challenge_id").to_owned();
+        let response = world.sign_up(phone, address).await;
+        if !is_not(&response, 200) {
+            let challenge = response?.text("challenge_id").to_owned();
             let Some(code) = world.code_for(phone) else {
                 world.fault(format!("no message for {challenge}"));
                 return None;
@@ -234,8 +237,8 @@ async fn signed_up(world: &World, phone: &str, address: &str) -> Option<Sent> {
                 epoch,
             });
         }
-        world.expect(&answer, &["rate_limited"], epoch);
-        rest(&answer).await;
+        world.expect(&response, &["rate_limited"], epoch);
+        rest(&response).await;
     }
     None
 }
@@ -243,24 +246,24 @@ async fn signed_up(world: &World, phone: &str, address: &str) -> Option<Sent> {
 /// Sends the right code until it is decided, also when the time is over: a code that was sent is not
 /// lost with an outage of Postgres. `None` if the number is not registered with it, else the response if
 /// it was not lost.
-async fn get_in(world: &World, sent: &Sent, address: &str) -> Option<Option<Answer>> {
+async fn get_in(world: &World, sent: &Sent, address: &str) -> Option<Option<Response>> {
     world.ledger().proven.insert(sent.phone.clone());
     loop {
-        let answer = world.verify(&sent.phone, &sent.code, address, &sent.challenge);
-        let answer = answer.await;
-        match answer
+        let response = world.verify(&sent.phone, &sent.code, address, &sent.challenge);
+        let response = response.await;
+        match response
             .as_ref()
-            .map(|answer| (answer.status, answer.text("code")))
+            .map(|response| (response.status, response.text("code")))
         {
             Some((200, _)) => {
-                let answer = answer.unwrap();
-                world.ledger().was_registered(&sent.challenge, &answer);
-                return Some(Some(answer));
+                let response = response.unwrap();
+                world.ledger().was_registered(&sent.challenge, &response);
+                return Some(Some(response));
             }
-            Some((503, _)) => rest(&answer).await,
+            Some((503, _)) => rest(&response).await,
             // Redis has forgotten the code.
             _ if world.epoch() > sent.epoch => return None,
-            // An answer was lost, but not what it told of.
+            // A response was lost, but not what it told of.
             Some((401, "otp_expired")) => {
                 world.ledger().used.insert(sent.phone.clone());
                 return Some(None);
@@ -273,13 +276,15 @@ async fn get_in(world: &World, sent: &Sent, address: &str) -> Option<Option<Answ
     }
 }
 
-fn is_not(answer: &Option<Answer>, status: u64) -> bool {
-    answer.as_ref().is_none_or(|answer| answer.status != status)
+fn is_not(response: &Option<Response>, status: u64) -> bool {
+    response
+        .as_ref()
+        .is_none_or(|response| response.status != status)
 }
 
 /// Nobody here has the patience that `Retry-After` asks for.
-async fn rest(answer: &Option<Answer>) {
-    let pause = match answer.as_ref().map(|answer| answer.status) {
+async fn rest(response: &Option<Response>) {
+    let pause = match response.as_ref().map(|response| response.status) {
         Some(429) => Duration::from_millis(50),
         Some(503) => Duration::from_millis(250),
         _ => return,

@@ -1,4 +1,4 @@
-//! Compares what was answered, what was sent and what is stored, and prints what came of it.
+//! Compares the responses, what was sent and what is stored, and prints what came of it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -73,7 +73,7 @@ pub async fn print(
     let away = back.map_or(PATIENCE, |back| back - down).as_secs_f64();
     let requests: u64 = ledger.counts.values().sum();
     println!("### {store:?} restarted, away for {away:.1} s\n");
-    println!("| Function | Status | `code` | Answers |\n|---|---|---|---|");
+    println!("| Function | Status | `code` | Responses |\n|---|---|---|---|");
     for ((path, status, code), count) in &ledger.counts {
         println!("| `{path}` | {status} | {} | {count} |", quoted(code));
     }
@@ -84,7 +84,7 @@ pub async fn print(
     ledger.times.sort();
     let at = |share: usize| ledger.times[(ledger.times.len() - 1) * share / 1000].as_millis();
     println!(
-        "\n{requests} requests in {:.0} s; half were answered within {} ms, 99 % within {} ms, all within {} ms. \
+        "\n{requests} requests in {:.0} s; half had their response within {} ms, 99 % within {} ms, all within {} ms. \
          {} users, {} of them told so.\n",
         took.as_secs_f64(),
         at(500),
@@ -107,7 +107,7 @@ fn bound(count: u64, seconds: u64, time: Duration, epochs: u64) -> u64 {
     count * epochs + count * time / seconds
 }
 
-/// Every answer against every row and message.
+/// Every response against every row and message.
 fn compare(ledger: &mut Ledger, rows: &HashMap<String, (u64, String, u64)>, messages: &[String]) {
     let mut faults = Vec::new();
     for (phone, (id, name)) in &ledger.registered {

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use harness::{Answer, Provider, Route, event, event_from};
+use harness::{Provider, Response, Route, event, event_from};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::json;
 
@@ -84,33 +84,33 @@ impl World {
         self.random.borrow_mut().random_range(0..of) == 0
     }
 
-    pub async fn sign_up(&self, phone: &str, address: &str) -> Option<Answer> {
+    pub async fn sign_up(&self, phone: &str, address: &str) -> Option<Response> {
         let body = json!({"name": "Ada Lovelace", "phone_number": phone}).to_string();
-        let answer = self.post(Route::Signup, address, &body).await?;
-        if answer.status == 200 {
-            self.ledger().was_sent(phone, answer.text("challenge_id"));
+        let response = self.post(Route::Signup, address, &body).await?;
+        if response.status == 200 {
+            self.ledger().was_sent(phone, response.text("challenge_id"));
         }
-        Some(answer)
+        Some(response)
     }
 
     /// From a device that is known.
-    pub async fn log_in(&self, phone: &str, device_token: &str, address: &str) -> Option<Answer> {
+    pub async fn log_in(&self, phone: &str, device_token: &str, address: &str) -> Option<Response> {
         let body = json!({"phone_number": phone, "device_token": device_token}).to_string();
-        let answer = self.post(Route::Login, address, &body).await?;
-        if answer.status == 200 {
-            self.ledger().was_sent(phone, answer.text("challenge_id"));
+        let response = self.post(Route::Login, address, &body).await?;
+        if response.status == 200 {
+            self.ledger().was_sent(phone, response.text("challenge_id"));
         }
-        Some(answer)
+        Some(response)
     }
 
     /// `POST /token/refresh` or `/logout`.
-    pub async fn send_token(&self, route: Route, token: &str, address: &str) -> Option<Answer> {
+    pub async fn send_token(&self, route: Route, token: &str, address: &str) -> Option<Response> {
         let body = json!({"refresh_token": token}).to_string();
         self.post(route, address, &body).await
     }
 
     /// `GET /me`.
-    pub async fn me(&self, access_token: &str, address: &str) -> Option<Answer> {
+    pub async fn me(&self, access_token: &str, address: &str) -> Option<Response> {
         let mut event = event("GET", "/me", "");
         event["requestContext"]["http"]["sourceIp"] = address.into();
         event["headers"]["authorization"] = format!("Bearer {access_token}").into();
@@ -118,12 +118,18 @@ impl World {
         self.ledger().enter_me(exchange)
     }
 
-    pub async fn verify(&self, phone: &str, code: &str, address: &str, id: &str) -> Option<Answer> {
+    pub async fn verify(
+        &self,
+        phone: &str,
+        code: &str,
+        address: &str,
+        id: &str,
+    ) -> Option<Response> {
         let body = json!({"otp": code, "phone_number": phone, "challenge_id": id}).to_string();
         self.post(Route::Verify, address, &body).await
     }
 
-    pub async fn post(&self, route: Route, address: &str, body: &str) -> Option<Answer> {
+    pub async fn post(&self, route: Route, address: &str, body: &str) -> Option<Response> {
         let fleet = match route {
             Route::Signup | Route::Login => &self.signup,
             Route::Verify => &self.verify,
@@ -134,14 +140,14 @@ impl World {
             .enter(route, body.as_bytes(), address, exchange)
     }
 
-    /// An answer must have one of these codes; 503 is the ledger's to judge, and a code is gone when
+    /// A response must have one of these codes; 503 is the ledger's to judge, and a code is gone when
     /// Redis has lost its memory since.
-    pub fn expect(&self, answer: &Option<Answer>, codes: &[&str], epoch: usize) {
-        let Some(answer) = answer else { return };
-        let code = answer.text("code");
+    pub fn expect(&self, response: &Option<Response>, codes: &[&str], epoch: usize) {
+        let Some(response) = response else { return };
+        let code = response.text("code");
         let is_forgotten = code == "otp_expired" && self.epoch() > epoch;
         if !codes.contains(&code) && code != "unavailable" && !is_forgotten {
-            self.fault(format!("{codes:?} was due: {answer:?}"));
+            self.fault(format!("{codes:?} was due: {response:?}"));
         }
     }
 

@@ -1,25 +1,33 @@
-//! Answers come in time, and nothing works on after them.
+//! Responses come in time, and nothing works on after them.
 
 use shared::lambda::Function as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use harness::{
-    Answer, Behaviour, Fault, PATIENCE, Provider, Service, event, fresh_phone, until, wrong,
+    Behaviour, Fault, PATIENCE, Provider, Response, Service, event, fresh_phone,
+    outcome::{NOT_REGISTERED, NOT_STORED, OTP_EXPIRED, OTP_MISMATCH, SMS_FAILED},
+    until, wrong,
 };
-use lambda_http::{Context, Request, RequestExt, request::from_str};
-use serde_json::json;
+use lambda_http::{Context, RequestExt, request::from_str};
+use serde_json::{Value, json};
+use tokio::time::timeout;
 
-use super::{in_time, rows};
-use crate::outages::assert_unavailable;
-
-/// A request that Lambda cuts off after this time.
-fn cut_off_after(time: Duration, path: &str, body: &serde_json::Value) -> Request {
-    let cut_off = SystemTime::now() + time;
+/// The response to a request that Lambda cuts off after this time.
+async fn post(service: &Service, cut_off: Duration, path: &str, body: &Value) -> Response {
+    let at = SystemTime::now() + cut_off;
     let mut context = Context::default();
-    let since_1970 = cut_off.duration_since(UNIX_EPOCH).unwrap();
+    let since_1970 = at.duration_since(UNIX_EPOCH).unwrap();
     context.deadline = since_1970.as_millis().try_into().unwrap();
     let event = event("POST", path, &body.to_string()).to_string();
-    from_str(&event).unwrap().with_lambda_context(context)
+    let request = from_str(&event).unwrap().with_lambda_context(context);
+    let response = async {
+        match path {
+            "/verify" => service.verify.handle(request).await,
+            _ => service.signup.handle(request).await,
+        }
+    };
+    let response = timeout(PATIENCE / 2, response).await;
+    Response::of_handler(response.expect("no response before Lambda cuts off"))
 }
 
 /// Each timeout of ours alone is longer than the patience of this test.
@@ -31,25 +39,18 @@ async fn an_answer_comes_before_lambda_cuts_off_however_long_our_own_timeouts_ar
         ("REQUEST_TIMEOUT_MS", "60000"),
     ])
     .await;
-    let phone = fresh_phone();
-    let code = service.code_for(&phone).await;
-    let locked = service.database.connect().await;
-    let lock = "BEGIN; LOCK TABLE users, used_challenges IN ACCESS EXCLUSIVE MODE";
-    locked.batch_execute(lock).await.unwrap();
+    let (phone, code) = service.fresh_code().await;
+    let _lock = service.database.lock("users, used_challenges").await;
 
     let time = Duration::from_secs(7);
     let body = json!({"name": "Ada", "phone_number": phone});
-    let request = cut_off_after(time, "/signup", &body);
-    let answer = tokio::time::timeout(PATIENCE / 2, service.signup.handle(request)).await;
-    let answer = Answer::of_handler(answer.expect("no answer before Lambda cuts off"));
-    assert_unavailable(&answer, "Failed to store user data");
+    let response = post(&service, time, "/signup", &body).await;
+    response.assert_is(NOT_STORED);
 
     service.redis.lose_connections();
     let body = json!({"otp": code, "phone_number": phone});
-    let request = cut_off_after(time, "/verify", &body);
-    let answer = tokio::time::timeout(PATIENCE / 2, service.verify.handle(request)).await;
-    let answer = Answer::of_handler(answer.expect("no answer before Lambda cuts off"));
-    assert_unavailable(&answer, "Failed to register user");
+    let response = post(&service, time, "/verify", &body).await;
+    response.assert_is(NOT_REGISTERED);
 }
 
 /// What is left for the provider is too little to learn what became of the message, because revoking the
@@ -66,13 +67,12 @@ async fn a_code_that_there_is_no_time_left_to_send_is_revoked_unsent() {
     .await;
     let phone = fresh_phone();
     let body = json!({"name": "Ada", "phone_number": phone});
-    let request = cut_off_after(Duration::from_secs(6), "/signup", &body);
-    let answer = Answer::of_handler(service.signup.handle(request).await);
-    assert_eq!(answer.failure(), (502, "Failed to send OTP", "sms_failed"));
+    let response = post(&service, Duration::from_secs(6), "/signup", &body).await;
+    response.assert_is(SMS_FAILED);
     assert_eq!(provider.connections(), 0);
     let newest = service.redis_server.latest_challenge(&phone).await;
     assert_eq!(newest, None);
-    let keys: Vec<String> = service.redis_server.run(&["KEYS", "*challenge*"]).await;
+    let keys = service.redis_server.keys("*challenge*").await;
     let command = ["HGET", &keys[0], "revoked"];
     assert!(service.redis_server.run::<bool>(&command).await);
 }
@@ -80,46 +80,41 @@ async fn a_code_that_there_is_no_time_left_to_send_is_revoked_unsent() {
 #[tokio::test]
 async fn without_any_time_left_no_store_is_asked_for_anything() {
     let service = Service::start().await;
-    let phone = fresh_phone();
-    let code = service.code_for(&phone).await;
-    let trips = || (service.redis.round_trips(), service.postgres.round_trips());
-    let before = trips();
+    let (phone, code) = service.fresh_code().await;
     let body = json!({"otp": code, "phone_number": phone});
-    let request = cut_off_after(Duration::from_millis(400), "/verify", &body);
-    let answer = Answer::of_handler(service.verify.handle(request).await);
-    assert_unavailable(&answer, "Failed to register user");
-    assert_eq!(trips(), before);
-    assert_eq!(service.verify(&phone, &code).await.status, 200);
+    let request = post(&service, Duration::from_millis(400), "/verify", &body);
+    let (response, trips) = service.counting(request).await;
+    response.assert_is(NOT_REGISTERED);
+    assert_eq!(trips, (0, 0));
+    service.verify(&phone, &code).await.assert_ok();
 }
 
 #[tokio::test]
 async fn an_answer_of_redis_that_comes_too_late_is_nobodys() {
     let service = Service::start_with(&[("STORE_TIMEOUT_MS", "1000")]).await;
-    let phone = fresh_phone();
-    let code = service.code_for(&phone).await;
-    assert_eq!(service.verify(&phone, &wrong(&code)).await.status, 401);
+    let (phone, code) = service.fresh_code().await;
+    let response = service.verify(&phone, &wrong(&code)).await;
+    response.assert_is(OTP_MISMATCH);
     let late = Duration::from_millis(1200);
-    service.redis.after(0, Fault::DelayAnswer(late));
-    let answer = in_time(service.verify(&phone, &wrong(&code))).await;
-    assert_unavailable(&answer, "Failed to register user");
-    assert_eq!(in_time(service.verify(&phone, &code)).await.status, 200);
+    service.redis.after(0, Fault::DelayReply(late));
+    let response = service.verify(&phone, &wrong(&code)).await;
+    response.assert_is(NOT_REGISTERED);
+    service.verify(&phone, &code).await.assert_ok();
 }
 
-/// The server is told to stop, and what it had done by then is what is answered.
+/// Postgres is told to stop; the response tells what it had done by then.
 #[tokio::test]
 async fn a_statement_that_took_too_long_leaves_no_session_behind() {
     let service = Service::start_with(&[("STORE_TIMEOUT_MS", "1000")]).await;
-    let phone = fresh_phone();
-    let code = service.code_for(&phone).await;
-    service.postgres.after(0, Fault::LoseAnswer);
-    let answer = in_time(service.verify(&phone, &code)).await;
-    assert_unavailable(&answer, "Failed to register user");
+    let (phone, code) = service.fresh_code().await;
+    service.postgres.after(0, Fault::LoseReply);
+    let response = service.verify(&phone, &code).await;
+    response.assert_is(NOT_REGISTERED);
     // The others are those of `signup` and `session`.
     until("the dead connection is closed", async || {
         service.postgres.open_connections() == 2
     })
     .await;
-    assert_eq!(rows(&service.database, &phone).await, 1);
-    let again = service.verify(&phone, &code).await;
-    assert_eq!(again.text("code"), "otp_expired");
+    assert_eq!(service.database.users_with(&phone).await, 1);
+    service.verify(&phone, &code).await.assert_is(OTP_EXPIRED);
 }

@@ -6,114 +6,81 @@ use std::{
 };
 
 use harness::{
-    Behaviour, Database, Fault, Function, PEPPER, Provider, Proxy, RedisServer, Sandbox, binary,
-    event, fresh_phone, local_settings, sign_up_event, until, verify_event,
+    Behaviour, Deployment, Fault, Function, Sandbox, binary, event, fresh_phone, local_settings,
+    outcome::{NOT_REGISTERED, OTP_EXPIRED},
+    sign_up_event, until, verify_event,
 };
 use serde_json::Value;
-
-use super::rows;
-use crate::outages::assert_unavailable;
-
-/// Stores behind proxies, and a provider, for processes that come and go.
-struct Deployed {
-    database: Database,
-    postgres: Proxy,
-    _redis_server: RedisServer,
-    redis: Proxy,
-    provider: Provider,
-}
 
 /// Where a process is held.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Postgres(Fault),
     Redis(Fault),
-    /// The provider has the message and does not answer.
+    /// The provider has the message and does not reply.
     Provider,
 }
 
 const SIGN_UP_STEPS: [Step; 5] = [
     Step::Postgres(Fault::LoseRequest),
-    Step::Postgres(Fault::LoseAnswer),
+    Step::Postgres(Fault::LoseReply),
     Step::Redis(Fault::LoseRequest),
-    Step::Redis(Fault::LoseAnswer),
+    Step::Redis(Fault::LoseReply),
     Step::Provider,
 ];
 
 const VERIFY_STEPS: [Step; 4] = [
     Step::Redis(Fault::LoseRequest),
-    Step::Redis(Fault::LoseAnswer),
+    Step::Redis(Fault::LoseReply),
     Step::Postgres(Fault::LoseRequest),
-    Step::Postgres(Fault::LoseAnswer),
+    Step::Postgres(Fault::LoseReply),
 ];
 
-impl Deployed {
-    async fn new() -> Self {
-        let (database, redis_server) = tokio::join!(Database::migrated(), RedisServer::start());
-        Self {
-            postgres: Proxy::to(&Database::address()).await,
-            redis: Proxy::to(&redis_server.address()).await,
-            provider: Provider::start(Behaviour::Accept).await,
-            database,
-            _redis_server: redis_server,
-        }
-    }
+/// Starts a function, and gives it something to do, so that it is connected and its scripts are known.
+async fn start_in(
+    deployment: &Deployment,
+    sandbox: Sandbox,
+    name: &str,
+    own: &[(&str, &str)],
+) -> Function {
+    let own = [&[("LIMIT_ADDRESS", "off")], own].concat();
+    let mut function = deployment.start_in(sandbox, name, &own).await;
+    let (warmed, expected) = if name == "signup" {
+        (function.sign_up(&fresh_phone()).await, 200)
+    } else {
+        (function.verify(&fresh_phone(), "000000").await, 401)
+    };
+    assert_eq!(warmed.status, expected, "{warmed:?}");
+    function
+}
 
-    /// Starts a function, and gives it something to do, so that it is connected and its scripts are
-    /// known.
-    async fn start_in(&self, sandbox: Sandbox, name: &str, own: &[(&str, &str)]) -> Function {
-        let database = self.database.url_through(self.postgres.address());
-        let redis = format!("redis://{}", self.redis.address());
-        let endpoint = self.provider.url();
-        let mut settings = vec![
-            ("DATABASE_URL", database.as_str()),
-            ("REDIS_URL", &redis),
-            ("OTP_PEPPER", PEPPER),
-            ("ALLOWED_COUNTRIES", "*"),
-            ("SMS_PROVIDER", "sns"),
-            ("AWS_REGION", "us-east-1"),
-            ("AWS_ENDPOINT_URL_SNS", &endpoint),
-            ("LIMIT_ADDRESS", "off"),
-        ];
-        settings.extend(own);
-        let mut function = Function::start_in(sandbox, name, settings).await;
-        let (warmed, expected) = if name == "signup" {
-            (function.sign_up(&fresh_phone()).await, 200)
-        } else {
-            (function.verify(&fresh_phone(), "000000").await, 401)
-        };
-        assert_eq!(warmed.status, expected, "{warmed:?}");
-        function
-    }
+async fn start(deployment: &Deployment, name: &str) -> Function {
+    start_in(deployment, Sandbox::default(), name, &[]).await
+}
 
-    async fn start(&self, name: &str) -> Function {
-        self.start_in(Sandbox::default(), name, &[]).await
+/// Hands an event to the function and waits until it is held at this step. Returns the event's id.
+async fn hold(deployment: &Deployment, function: &mut Function, event: &Value, at: Step) -> String {
+    let met = || match at {
+        Step::Postgres(_) => deployment.postgres.faults_met(),
+        Step::Redis(_) => deployment.redis.faults_met(),
+        Step::Provider => deployment.provider.requests().len(),
+    };
+    let before = met();
+    match at {
+        Step::Postgres(fault) => deployment.postgres.after(0, fault),
+        Step::Redis(fault) => deployment.redis.after(0, fault),
+        Step::Provider => deployment.provider.behave(Behaviour::Hang),
     }
+    let id = function.begin(event).await;
+    until("the request is held", async || met() > before).await;
+    deployment.provider.behave(Behaviour::Accept);
+    id
+}
 
-    /// Hands an event to the function and waits until it is held at this step.
-    async fn hold(&self, function: &mut Function, event: &Value, at: Step) -> String {
-        let met = || match at {
-            Step::Postgres(_) => self.postgres.faults_met(),
-            Step::Redis(_) => self.redis.faults_met(),
-            Step::Provider => self.provider.requests().len(),
-        };
-        let before = met();
-        match at {
-            Step::Postgres(fault) => self.postgres.after(0, fault),
-            Step::Redis(fault) => self.redis.after(0, fault),
-            Step::Provider => self.provider.behave(Behaviour::Hang),
-        }
-        let id = function.begin(event).await;
-        until("the request is held", async || met() > before).await;
-        self.provider.behave(Behaviour::Accept);
-        id
-    }
-
-    async fn code_for(&self, phone: &str) -> String {
-        let mut signup = self.start("signup").await;
-        assert_eq!(signup.sign_up(phone).await.status, 200);
-        self.provider.messages_to(phone)[0][..6].to_owned()
-    }
+async fn code_for(deployment: &Deployment, phone: &str) -> String {
+    let mut signup = start(deployment, "signup").await;
+    signup.sign_up(phone).await.assert_ok();
+    deployment.provider.last_code_to(phone)
 }
 
 /// API Gateway's authorizer waits for the keys for a second and a half. If it gives up, every route
@@ -128,8 +95,8 @@ async fn the_keys_are_served_while_postgres_accepts_connections_and_says_nothing
     let mut session = Function::start("session", local_settings(&database_url, "")).await;
     for page in ["jwks.json", "openid-configuration"] {
         let path = format!("/.well-known/{page}");
-        let answer = session.answer(&event("GET", &path, "")).await;
-        assert_eq!(answer.status, 200, "{page}");
+        let response = session.send(&event("GET", &path, "")).await;
+        assert_eq!(response.status, 200, "{page}");
     }
     let time = begun.elapsed();
     assert!(time < Duration::from_millis(1500), "{time:?}");
@@ -145,23 +112,23 @@ async fn the_keys_are_served_while_postgres_accepts_connections_and_says_nothing
 #[tokio::test]
 async fn killed_at_any_step_of_a_signup_no_second_message_is_sent_within_the_cool_down() {
     for step in SIGN_UP_STEPS {
-        let deployed = Deployed::new().await;
+        let deployment = Deployment::new().await;
         let phone = fresh_phone();
-        let mut signup = deployed.start("signup").await;
+        let mut signup = start(&deployment, "signup").await;
         let event = sign_up_event(&phone);
-        let _unanswered = deployed.hold(&mut signup, &event, step).await;
+        let _unanswered = hold(&deployment, &mut signup, &event, step).await;
         signup.kill().await;
 
-        let mut next = deployed.start("signup").await;
-        let answer = next.sign_up(&phone).await;
+        let mut next = start(&deployment, "signup").await;
+        let response = next.sign_up(&phone).await;
         let was_issued = !matches!(step, Step::Postgres(_) | Step::Redis(Fault::LoseRequest));
         let (status, messages) = match (was_issued, step) {
             (false, _) => (200, 1),
             (true, Step::Provider) => (429, 1),
             (true, _) => (429, 0),
         };
-        assert_eq!(answer.status, status, "{step:?}: {answer:?}");
-        let sent = deployed.provider.messages_to(&phone).len();
+        assert_eq!(response.status, status, "{step:?}: {response:?}");
+        let sent = deployment.provider.messages_to(&phone).len();
         assert_eq!(sent, messages, "{step:?}");
     }
 }
@@ -169,20 +136,20 @@ async fn killed_at_any_step_of_a_signup_no_second_message_is_sent_within_the_coo
 #[tokio::test]
 async fn killed_at_any_step_of_a_verification_at_most_one_user_is_registered() {
     for step in VERIFY_STEPS {
-        let deployed = Deployed::new().await;
+        let deployment = Deployment::new().await;
         let phone = fresh_phone();
-        let code = deployed.code_for(&phone).await;
-        let mut function = deployed.start("verify").await;
+        let code = code_for(&deployment, &phone).await;
+        let mut function = start(&deployment, "verify").await;
         let event = verify_event(&phone, &code);
-        let _unanswered = deployed.hold(&mut function, &event, step).await;
+        let _unanswered = hold(&deployment, &mut function, &event, step).await;
         function.kill().await;
 
-        let mut next = deployed.start("verify").await;
-        let answer = next.verify(&phone, &code).await;
-        let was_committed = matches!(step, Step::Postgres(Fault::LoseAnswer));
+        let mut next = start(&deployment, "verify").await;
+        let response = next.verify(&phone, &code).await;
+        let was_committed = matches!(step, Step::Postgres(Fault::LoseReply));
         let status = if was_committed { 401 } else { 200 };
-        assert_eq!(answer.status, status, "{step:?}: {answer:?}");
-        assert_eq!(rows(&deployed.database, &phone).await, 1, "{step:?}");
+        assert_eq!(response.status, status, "{step:?}: {response:?}");
+        assert_eq!(deployment.database.users_with(&phone).await, 1, "{step:?}");
         assert_eq!(next.verify(&phone, &code).await.status, 401);
     }
 }
@@ -190,45 +157,45 @@ async fn killed_at_any_step_of_a_verification_at_most_one_user_is_registered() {
 /// As a sandbox that nobody needs for a while, whose connections are forgotten on the way meanwhile.
 #[tokio::test]
 async fn frozen_for_longer_than_its_timeouts_a_function_replaces_its_dead_connections_unnoticed() {
-    let deployed = Deployed::new().await;
+    let deployment = Deployment::new().await;
     let phone = fresh_phone();
-    let code = deployed.code_for(&phone).await;
+    let code = code_for(&deployment, &phone).await;
     let sandbox = || Sandbox {
         freezes: true,
         ..Sandbox::default()
     };
     let own = [("STORE_TIMEOUT_MS", "1000")];
-    let mut signup = deployed.start_in(sandbox(), "signup", &own).await;
-    let mut verifier = deployed.start_in(sandbox(), "verify", &own).await;
+    let mut signup = start_in(&deployment, sandbox(), "signup", &own).await;
+    let mut verifier = start_in(&deployment, sandbox(), "verify", &own).await;
     tokio::join!(signup.frozen(), verifier.frozen());
-    deployed.postgres.lose_connections();
-    deployed.redis.lose_connections();
+    deployment.postgres.lose_connections();
+    deployment.redis.lose_connections();
     // Five times the timeout is idle for long: this is about time that has passed.
     tokio::time::sleep(Duration::from_millis(5100)).await;
-    assert_eq!(signup.sign_up(&fresh_phone()).await.status, 200);
-    assert_eq!(verifier.verify(&phone, &code).await.status, 200);
+    signup.sign_up(&fresh_phone()).await.assert_ok();
+    verifier.verify(&phone, &code).await.assert_ok();
 
     // And once more, this time closed, which a frozen process does not hear either.
     tokio::join!(signup.frozen(), verifier.frozen());
-    deployed.postgres.drop_connections().await;
-    deployed.redis.drop_connections().await;
-    assert_eq!(signup.sign_up(&fresh_phone()).await.status, 200);
-    let answer = verifier.verify(&phone, &code).await;
-    assert_eq!(answer.text("code"), "otp_expired");
+    deployment.postgres.drop_connections().await;
+    deployment.redis.drop_connections().await;
+    signup.sign_up(&fresh_phone()).await.assert_ok();
+    let response = verifier.verify(&phone, &code).await;
+    response.assert_is(OTP_EXPIRED);
 }
 
-/// Longer than every timeout, and the answers that it waited for are there when it is thawed.
+/// Longer than every timeout, and the replies that it waited for are there when it is thawed.
 #[tokio::test]
 async fn frozen_in_the_middle_of_a_request_it_answers_when_thawed_and_serves_the_next() {
-    const LATE: Fault = Fault::DelayAnswer(Duration::from_millis(500));
+    const LATE: Fault = Fault::DelayReply(Duration::from_millis(500));
     let own = [
         ("STORE_TIMEOUT_MS", "1000"),
         ("SMS_TIMEOUT_MS", "1000"),
         ("REQUEST_TIMEOUT_MS", "4000"),
     ];
-    let deployed = Deployed::new().await;
-    let mut signup = deployed.start_in(Sandbox::default(), "signup", &own).await;
-    let mut verifier = deployed.start_in(Sandbox::default(), "verify", &own).await;
+    let deployment = Deployment::new().await;
+    let mut signup = start_in(&deployment, Sandbox::default(), "signup", &own).await;
+    let mut verifier = start_in(&deployment, Sandbox::default(), "verify", &own).await;
     let freeze = async |function: &Function| {
         function.signal("STOP");
         // Over the request's own deadline: this is about time that has passed.
@@ -238,37 +205,43 @@ async fn frozen_in_the_middle_of_a_request_it_answers_when_thawed_and_serves_the
     for step in [Step::Postgres(LATE), Step::Redis(LATE), Step::Provider] {
         let phone = fresh_phone();
         let event = sign_up_event(&phone);
-        let id = deployed.hold(&mut signup, &event, step).await;
+        let id = hold(&deployment, &mut signup, &event, step).await;
         freeze(&signup).await;
-        let answer = signup.answer_to(&id).await;
-        assert!([200, 503].contains(&answer.status), "{step:?}: {answer:?}");
-        let sent = deployed.provider.messages_to(&phone).len();
-        assert_eq!(sent, usize::from(answer.status == 200), "{step:?}");
+        let response = signup.receive(&id).await;
+        assert!(
+            [200, 503].contains(&response.status),
+            "{step:?}: {response:?}"
+        );
+        let sent = deployment.provider.messages_to(&phone).len();
+        assert_eq!(sent, usize::from(response.status == 200), "{step:?}");
 
         let phone = fresh_phone();
         assert_eq!(signup.sign_up(&phone).await.status, 200, "{step:?}");
-        let code = deployed.provider.messages_to(&phone)[0][..6].to_owned();
+        let code = deployment.provider.last_code_to(&phone);
         if matches!(step, Step::Provider) {
             continue;
         }
         let event = verify_event(&phone, &code);
-        let id = deployed.hold(&mut verifier, &event, step).await;
+        let id = hold(&deployment, &mut verifier, &event, step).await;
         freeze(&verifier).await;
-        let answer = verifier.answer_to(&id).await;
-        assert!([200, 503].contains(&answer.status), "{step:?}: {answer:?}");
-        let registered = rows(&deployed.database, &phone).await;
-        assert!(answer.status != 200 || registered == 1, "{step:?}");
+        let response = verifier.receive(&id).await;
+        assert!(
+            [200, 503].contains(&response.status),
+            "{step:?}: {response:?}"
+        );
+        let registered = deployment.database.users_with(&phone).await;
+        assert!(response.status != 200 || registered == 1, "{step:?}");
         let again = verifier.verify(&phone, &code).await;
         let expected = if registered == 1 { 401 } else { 200 };
         assert_eq!(again.status, expected, "{step:?}: {again:?}");
-        assert_eq!(rows(&deployed.database, &phone).await, 1, "{step:?}");
+        assert_eq!(deployment.database.users_with(&phone).await, 1, "{step:?}");
     }
 }
 
 /// Lambda tells a function when it will cut it off; its own timeouts are far longer here.
 #[tokio::test]
 async fn a_process_answers_before_lambda_cuts_it_off() {
-    let deployed = Deployed::new().await;
+    let deployment = Deployment::new().await;
     let sandbox = Sandbox {
         timeout: Duration::from_secs(4),
         ..Sandbox::default()
@@ -277,31 +250,28 @@ async fn a_process_answers_before_lambda_cuts_it_off() {
         ("STORE_TIMEOUT_MS", "29000"),
         ("REQUEST_TIMEOUT_MS", "60000"),
     ];
-    let mut verifier = deployed.start_in(sandbox, "verify", &own).await;
-    deployed.redis.lose_connections();
-    let answer = verifier.verify(&fresh_phone(), "123456").await;
-    assert_unavailable(&answer, "Failed to register user");
+    let mut verifier = start_in(&deployment, sandbox, "verify", &own).await;
+    deployment.redis.lose_connections();
+    let response = verifier.verify(&fresh_phone(), "123456").await;
+    response.assert_is(NOT_REGISTERED);
 }
 
 /// Lambda ends a sandbox with SIGTERM if it was asked to.
 #[tokio::test]
 async fn at_the_end_of_its_sandbox_a_function_says_goodbye_to_postgres() {
-    let deployed = Deployed::new().await;
-    let observer = deployed.database.connect().await;
-    let sessions = async || {
-        let others = "SELECT count(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND pid <> pg_backend_pid()";
-        let count = observer.query_one(others, &[]).await.unwrap();
-        count.get::<_, i64>(0)
-    };
+    let deployment = Deployment::new().await;
+    let observer = deployment.database.observer().await;
     for name in ["signup", "verify"] {
-        let mut function = deployed.start(name).await;
+        let mut function = start(&deployment, name).await;
         assert_eq!(function.extensions().await, 1, "{name}");
-        assert_eq!(sessions().await, 1, "{name}");
+        assert_eq!(observer.sessions().await, 1, "{name}");
         // The server hears a Terminate even if it does not hear the connection's end.
-        deployed.postgres.keep_ends_back();
+        deployment.postgres.keep_ends_back();
         function.signal("TERM");
         assert!(function.exit().await.success(), "{name}");
-        until("the session is gone", async || sessions().await == 0).await;
+        until("the session is gone", async || {
+            observer.sessions().await == 0
+        })
+        .await;
     }
 }

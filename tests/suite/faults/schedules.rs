@@ -8,11 +8,12 @@ use std::{collections::BTreeMap, env, time::Duration};
 
 use futures_util::future::join_all;
 use harness::{
-    Answer, Behaviour, Fault, Provider, Proxy, Service, Tokens, code_in, fresh_phone, until, wrong,
+    Behaviour, Challenge, Fault, Provider, Proxy, Response, Service, Tokens, challenge_key,
+    fresh_phone,
+    outcome::{OTP_MISMATCH, REGISTERED},
+    until, wrong,
 };
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
-
-use super::{in_time, rows};
 
 /// How many run side by side, each over stores of its own: mostly they wait.
 const SIDE_BY_SIDE: u64 = 4;
@@ -81,9 +82,12 @@ struct World {
 /// What a schedule has done and heard so far.
 struct Run<'a> {
     world: &'a World,
+    tally: &'a mut Tally,
+    /// The schedule and how far it has come, for whoever reads of a failure.
+    place: String,
     phone: String,
-    /// The newest challenge whose code is known, and the code.
-    challenge: Option<(String, String)>,
+    /// The newest challenge whose code is known.
+    challenge: Option<Challenge>,
     /// Guesses that were told to be wrong, by challenge.
     mismatches: BTreeMap<String, u32>,
     /// How often each challenge let somebody in.
@@ -94,12 +98,13 @@ struct Run<'a> {
 }
 
 /// The tokens of the last sign-in.
+#[derive(Clone)]
 struct Session {
     tokens: Tokens,
     is_over: bool,
 }
 
-/// What came of all schedules: how often which answer.
+/// What came of all schedules: how often which response.
 #[derive(Default)]
 struct Tally(BTreeMap<String, usize>);
 
@@ -121,8 +126,8 @@ async fn whatever_breaks_no_invariant_does() {
     });
     let mut all = BTreeMap::new();
     for tally in join_all(workers).await {
-        for (answer, count) in tally.0 {
-            *all.entry(answer).or_insert(0) += count;
+        for (response, count) in tally.0 {
+            *all.entry(response).or_insert(0) += count;
         }
     }
     eprintln!("{all:#?}");
@@ -172,15 +177,15 @@ fn draw_trouble(chance: &mut ChaCha8Rng, is_redis: bool) -> Option<Trouble> {
     let beyond = Duration::from_millis(250);
     let faults = [
         Fault::CutRequest,
-        Fault::CutAnswer,
-        Fault::ResetAnswer,
+        Fault::CutReply,
+        Fault::ResetReply,
         Fault::HalfClose,
         Fault::LoseRequest,
-        Fault::LoseAnswer,
+        Fault::LoseReply,
         Fault::DelayRequest(within),
         Fault::DelayRequest(beyond),
-        Fault::DelayAnswer(within),
-        Fault::DelayAnswer(beyond),
+        Fault::DelayReply(within),
+        Fault::DelayReply(beyond),
     ];
     Some(match chance.random_range(0..20) {
         0..9 => return None,
@@ -211,6 +216,8 @@ impl World {
         let schedule = draw(seed);
         let mut run = Run {
             world: self,
+            tally,
+            place: String::new(),
             phone: fresh_phone(),
             challenge: None,
             mismatches: BTreeMap::new(),
@@ -220,15 +227,14 @@ impl World {
             redis_kept_its_memory: true,
         };
         for (number, step) in schedule.iter().enumerate() {
-            let told = || format!("FAULT_SEED={seed}, step {number} of {schedule:#?}");
+            run.place = format!("FAULT_SEED={seed}, step {number} of {schedule:#?}");
             self.begin(step).await;
             run.redis_kept_its_memory &= !matches!(step.redis, Some(Trouble::Emptied));
-            run.act(step.action, &told, tally).await;
+            run.act(step.action).await;
             self.end().await;
-            run.check(&told).await;
+            run.check().await;
         }
-        run.check_that_nothing_is_lost(&|| format!("FAULT_SEED={seed}: {schedule:#?}"))
-            .await;
+        run.check_that_nothing_is_lost().await;
         self.check_that_it_works_again().await;
     }
 
@@ -253,13 +259,13 @@ impl World {
     async fn check_that_it_works_again(&self) {
         until("it works again", async || {
             let phone = fresh_phone();
-            if self.service.sign_up("Ada", &phone).await.status != 200 {
+            if self.service.sign_up(&phone).await.status != 200 {
                 return false;
             }
-            let Some(message) = self.provider.messages_to(&phone).pop() else {
+            let Some(code) = self.provider.codes_to(&phone).pop() else {
                 return false;
             };
-            self.service.verify(&phone, &code_in(&message)).await.status == 200
+            self.service.verify(&phone, &code).await.status == 200
         })
         .await;
     }
@@ -276,134 +282,110 @@ async fn suffer(store: &Proxy, trouble: Option<Trouble>) {
 }
 
 impl Run<'_> {
-    async fn act(&mut self, action: Action, told: &impl Fn() -> String, tally: &mut Tally) {
+    async fn act(&mut self, action: Action) {
         match action {
-            Action::SignUp => self.ask("/signup", 1, told, tally).await,
-            Action::SignUps(times) => self.ask("/signup", times, told, tally).await,
-            Action::LogIn => self.ask("/login", 1, told, tally).await,
-            Action::Right => self.verify(1, |code| code, told, tally).await,
-            Action::Rights(times) => self.verify(times, |code| code, told, tally).await,
-            Action::Wrong => self.verify(1, |code| wrong(&code), told, tally).await,
-            Action::Wrongs(times) => self.verify(times, |code| wrong(&code), told, tally).await,
-            Action::Old => self.verify_old(told, tally).await,
-            Action::Refresh(times) => self.refresh(times, told, tally).await,
-            Action::Me => self.me(told, tally).await,
-            Action::LogOut => self.log_out(told, tally).await,
+            Action::SignUp => self.ask("/signup", 1).await,
+            Action::SignUps(times) => self.ask("/signup", times).await,
+            Action::LogIn => self.ask("/login", 1).await,
+            Action::Right => self.verify(1, str::to_owned).await,
+            Action::Rights(times) => self.verify(times, str::to_owned).await,
+            Action::Wrong => self.verify(1, wrong).await,
+            Action::Wrongs(times) => self.verify(times, wrong).await,
+            Action::Old => self.verify_old().await,
+            Action::Refresh(times) => self.refresh(times).await,
+            Action::Me => self.me().await,
+            Action::LogOut => self.log_out().await,
         }
+    }
+
+    /// Counts a response, which must have one of these statuses.
+    fn hear(&mut self, route: &str, response: &Response, expected: &[u64]) {
+        let place = &self.place;
+        let status = response.status;
+        assert!(expected.contains(&status), "{response:?} in {place}");
+        assert!(status != 503 || response.retry_after() > 0, "{place}");
+        let key = format!("{route} {status} {}", response.text("code"));
+        *self.tally.0.entry(key).or_default() += 1;
     }
 
     /// Asks for a code by a sign-up or a login, so often at once.
-    async fn ask(
-        &mut self,
-        path: &str,
-        times: usize,
-        told: &impl Fn() -> String,
-        tally: &mut Tally,
-    ) {
-        let before = self.world.provider.messages_to(&self.phone).len();
+    async fn ask(&mut self, path: &str, times: usize) {
+        let before = self.world.provider.codes_to(&self.phone).len();
         let service = &self.world.service;
         let requests = (0..times).map(async |_| match path {
-            "/login" => in_time(service.log_in(&self.phone)).await,
-            _ => in_time(service.sign_up("Ada", &self.phone)).await,
+            "/login" => service.log_in(&self.phone).await,
+            _ => service.sign_up(&self.phone).await,
         });
-        let answers = join_all(requests).await;
-        let messages = self.world.provider.messages_to(&self.phone);
+        let responses = join_all(requests).await;
+        let codes = self.world.provider.codes_to(&self.phone);
         let is_registered = self.registered().await;
         let mut sent = 0;
-        for answer in &answers {
-            tally.count(path, answer);
+        for response in &responses {
             let open = if path == "/login" { 404 } else { 409 };
-            let known = [200, open, 429, 502, 503].contains(&answer.status);
-            assert!(known, "{answer:?} in {}", told());
-            assert!(
-                answer.status != 503 || answer.retry_after() > 0,
-                "{}",
-                told()
-            );
+            self.hear(path, response, &[200, open, 429, 502, 503]);
             // Nothing registers meanwhile, so whoever is told something is told the truth.
-            let says_registered = match (path, answer.status) {
-                (_, 409) | ("/login", 200) => Some(true),
-                (_, 404) | ("/signup", 200) => Some(false),
-                _ => None,
+            let says_registered = match (path, response.status) {
+                (_, 409) | ("/login", 200) => true,
+                (_, 404) | ("/signup", 200) => false,
+                _ => is_registered,
             };
-            assert!(
-                says_registered.is_none_or(|says| says == is_registered),
-                "{answer:?} in {}",
-                told()
-            );
-            sent += usize::from(answer.status == 200);
+            let place = &self.place;
+            assert_eq!(says_registered, is_registered, "{response:?} in {place}");
+            sent += usize::from(response.status == 200);
         }
         // A code that may have been sent counts as sent, and no other is.
-        let new = messages.len() - before;
-        assert!(new <= sent, "{new} messages, {answers:?} in {}", told());
+        let new = codes.len() - before;
+        let place = &self.place;
+        assert!(new <= sent, "{new} messages, {responses:?} in {place}");
         // Without its message the code is unknown to this test, too. Whatever failed, the older challenge
         // is as good as before.
-        if let [answer] = &answers[..]
-            && answer.status == 200
+        if let [response] = &responses[..]
+            && response.status == 200
             && new == 1
         {
-            let id = answer.text("challenge_id").to_owned();
-            self.challenge = Some((id, code_in(&messages[before])));
+            self.challenge = Some(Challenge::new(response, &self.phone, &codes[before]));
         }
     }
 
-    async fn verify(
-        &mut self,
-        times: usize,
-        code_of: impl Fn(String) -> String,
-        told: &impl Fn() -> String,
-        tally: &mut Tally,
-    ) {
-        let Some((id, code)) = self.challenge.clone() else {
+    async fn verify(&mut self, times: usize, code_of: impl Fn(&str) -> String) {
+        let Some(Challenge { phone, id, code }) = self.challenge.clone() else {
             return;
         };
-        let code = code_of(code);
+        let code = code_of(&code);
         let service = &self.world.service;
-        let requests =
-            (0..times).map(|_| in_time(service.verify_challenge(&self.phone, &code, &id)));
-        for answer in join_all(requests).await {
-            if answer.text("code") == "otp_mismatch" {
+        let requests = (0..times).map(|_| service.verify_challenge(&phone, &code, &id));
+        for response in join_all(requests).await {
+            if response.outcome() == OTP_MISMATCH {
                 *self.mismatches.entry(id.clone()).or_default() += 1;
             }
-            if answer.status == 200 {
+            if response.status == 200 {
                 *self.uses.entry(id.clone()).or_default() += 1;
             }
-            self.heard(&answer, told, tally).await;
+            self.hear_verified(&response).await;
         }
     }
 
-    async fn verify_old(&mut self, told: &impl Fn() -> String, tally: &mut Tally) {
-        let messages = self.world.provider.messages_to(&self.phone);
-        let last = self.challenge.as_ref().map(|(_, code)| code.as_str());
-        let Some(old) = messages
-            .iter()
-            .map(|text| code_in(text))
-            .find(|code| Some(code.as_str()) != last)
-        else {
+    async fn verify_old(&mut self) {
+        let last = self.challenge.as_ref().map(|challenge| &challenge.code);
+        let codes = self.world.provider.codes_to(&self.phone);
+        let Some(old) = codes.iter().find(|code| Some(*code) != last) else {
             return;
         };
-        let answer = in_time(self.world.service.verify(&self.phone, &old)).await;
-        self.heard(&answer, told, tally).await;
+        let response = self.world.service.verify(&self.phone, old).await;
+        self.hear_verified(&response).await;
     }
 
-    async fn heard(&mut self, answer: &Answer, told: &impl Fn() -> String, tally: &mut Tally) {
-        tally.count("/verify", answer);
+    async fn hear_verified(&mut self, response: &Response) {
         // A 404 is for a login, and nobody is deleted here.
-        let known = [200, 401, 409, 429, 503].contains(&answer.status);
-        assert!(known, "{answer:?} in {}", told());
-        assert!(
-            answer.status != 503 || answer.retry_after() > 0,
-            "{}",
-            told()
-        );
-        if [200, 409].contains(&answer.status) {
-            assert!(self.registered().await, "{answer:?} in {}", told());
+        self.hear("/verify", response, &[200, 401, 409, 429, 503]);
+        if [200, 409].contains(&response.status) {
+            let place = &self.place;
+            assert!(self.registered().await, "{response:?} in {place}");
         }
-        if answer.status == 200 {
-            let is_new = answer.text("message") == "User registered successfully";
-            self.registrations += usize::from(is_new);
+        if response.status == 200 {
+            self.registrations += usize::from(response.outcome() == REGISTERED);
             self.session = Some(Session {
-                tokens: Tokens::of(answer),
+                tokens: Tokens::of(response),
                 is_over: false,
             });
         }
@@ -411,93 +393,86 @@ impl Run<'_> {
 
     /// A session goes on until it is logged out: whatever was lost, the same token brings the same
     /// successor.
-    async fn refresh(&mut self, times: usize, told: &impl Fn() -> String, tally: &mut Tally) {
-        let Some(Session { tokens, is_over }) = &self.session else {
+    async fn refresh(&mut self, times: usize) {
+        let Some(Session { tokens, is_over }) = self.session.clone() else {
             return;
         };
         let service = &self.world.service;
-        let requests = (0..times).map(|_| in_time(service.refresh(&tokens.refresh)));
-        let answers = join_all(requests).await;
-        let expected = if *is_over { 401 } else { 200 };
+        let requests = (0..times).map(|_| service.refresh(&tokens.refresh));
         let mut successor = None;
-        for answer in &answers {
-            tally.count("/token/refresh", answer);
-            let known = [expected, 503].contains(&answer.status);
-            assert!(known, "{answer:?} in {}", told());
-            if answer.status == 200 {
-                let tokens = Tokens::of(answer);
+        for response in join_all(requests).await {
+            let expected = if is_over { 401 } else { 200 };
+            self.hear("/token/refresh", &response, &[expected, 503]);
+            if response.status == 200 {
+                let tokens = Tokens::of(&response);
                 let first = successor.get_or_insert_with(|| tokens.clone());
-                assert_eq!(first.refresh, tokens.refresh, "{}", told());
+                assert_eq!(first.refresh, tokens.refresh, "{}", self.place);
             }
         }
-        if let (Some(session), Some(tokens)) = (&mut self.session, successor) {
-            session.tokens = tokens;
+        if let Some(tokens) = successor {
+            self.session = Some(Session { tokens, is_over });
         }
     }
 
-    async fn me(&mut self, told: &impl Fn() -> String, tally: &mut Tally) {
-        let Some(Session { tokens, is_over }) = &self.session else {
+    async fn me(&mut self) {
+        let Some(Session { tokens, is_over }) = self.session.clone() else {
             return;
         };
-        let bearer = format!("Bearer {}", tokens.access);
-        let answer = in_time(self.world.service.me(Some(&bearer))).await;
-        tally.count("/me", &answer);
-        let expected = if *is_over { 401 } else { 200 };
-        let known = [expected, 503].contains(&answer.status);
-        assert!(known, "{answer:?} in {}", told());
+        let response = self.world.service.me(&tokens.access).await;
+        self.hear("/me", &response, &[if is_over { 401 } else { 200 }, 503]);
     }
 
-    async fn log_out(&mut self, told: &impl Fn() -> String, tally: &mut Tally) {
-        let Some(session) = &mut self.session else {
+    async fn log_out(&mut self) {
+        let Some(Session { tokens, .. }) = self.session.take() else {
             return;
         };
-        let answer = in_time(self.world.service.log_out(&session.tokens.refresh)).await;
-        tally.count("/logout", &answer);
-        match answer.status {
-            200 => session.is_over = true,
-            // Nobody knows whether it was carried out.
-            503 => self.session = None,
-            _ => panic!("{answer:?} in {}", told()),
-        }
+        let response = self.world.service.log_out(&tokens.refresh).await;
+        self.hear("/logout", &response, &[200, 503]);
+        // After a 503 nobody knows whether it was carried out.
+        self.session = (response.status == 200).then_some(Session {
+            tokens,
+            is_over: true,
+        });
     }
 
     async fn registered(&self) -> bool {
-        rows(&self.world.service.database, &self.phone).await == 1
+        self.world.service.database.users_with(&self.phone).await == 1
     }
 
     /// What is true at any time.
-    async fn check(&self, told: &impl Fn() -> String) {
-        let rows = rows(&self.world.service.database, &self.phone).await;
-        assert!(rows <= 1, "{rows} rows after {}", told());
-        assert!(self.registrations <= 1, "{}", told());
-        assert!(self.uses.values().all(|&uses| uses <= 1), "{}", told());
-        let database = self.world.service.database.connect().await;
-        if let Some((id, _)) = &self.challenge {
+    async fn check(&self) {
+        let place = &self.place;
+        let service = &self.world.service;
+        let rows = service.database.users_with(&self.phone).await;
+        assert!(rows <= 1, "{rows} rows after {place}");
+        assert!(self.registrations <= 1, "{place}");
+        assert!(self.uses.values().all(|&uses| uses <= 1), "{place}");
+        if let Some(Challenge { id, .. }) = &self.challenge {
+            let database = service.database.connect().await;
             let used = "SELECT count(*) FROM used_challenges WHERE challenge_id = $1";
             let used: i64 = database.query_one(used, &[id]).await.unwrap().get(0);
-            assert!(used <= 1, "{}", told());
+            assert!(used <= 1, "{place}");
         }
         if !self.redis_kept_its_memory {
             return;
         }
-        let messages = self.world.provider.messages_to(&self.phone).len();
+        let messages = self.world.provider.codes_to(&self.phone).len();
         assert!(
             messages <= MAX_MESSAGES,
-            "{messages} messages after {}",
-            told()
+            "{messages} messages after {place}"
         );
         for (id, &evaluated) in &self.mismatches {
-            assert!(evaluated <= MAX_ATTEMPTS, "{}", told());
+            assert!(evaluated <= MAX_ATTEMPTS, "{place}");
             if let Some(counted) = self.attempts_of(id).await {
-                assert!(counted <= MAX_ATTEMPTS, "{}", told());
-                assert!(evaluated <= counted, "a free guess after {}", told());
+                assert!(counted <= MAX_ATTEMPTS, "{place}");
+                assert!(evaluated <= counted, "a free guess after {place}");
             }
         }
     }
 
     /// How many wrong codes are counted for this challenge by its id, while it is pending.
     async fn attempts_of(&self, id: &str) -> Option<u32> {
-        let key = format!("{{otp}}:challenge:{id}");
+        let key = challenge_key(id);
         let command = ["HMGET", &key, "phone", "wrong_by_id"];
         let (phone, wrong): (Option<String>, Option<u32>) =
             self.world.service.redis_server.run(&command).await;
@@ -505,34 +480,23 @@ impl Run<'_> {
     }
 
     /// A code that was sent, and neither used nor spent, still works.
-    async fn check_that_nothing_is_lost(&self, told: &impl Fn() -> String) {
-        let Some((id, code)) = &self.challenge else {
+    async fn check_that_nothing_is_lost(&self) {
+        let Some(challenge) = &self.challenge else {
             return;
         };
         if !self.redis_kept_its_memory || self.registered().await {
             return;
         }
-        let attempts = self.attempts_of(id).await;
-        assert!(attempts.is_some(), "the code is void after {}", told());
+        let attempts = self.attempts_of(&challenge.id).await;
+        assert!(attempts.is_some(), "the code is void after {}", self.place);
         if attempts >= Some(MAX_ATTEMPTS) {
             return;
         }
-        until(&told(), async || {
-            let _answer = self
-                .world
-                .service
-                .verify_challenge(&self.phone, code, id)
-                .await;
+        until(&self.place, async || {
+            self.world.service.submit(challenge).await;
             self.registered().await
         })
         .await;
-    }
-}
-
-impl Tally {
-    fn count(&mut self, route: &str, answer: &Answer) {
-        let key = format!("{route} {} {}", answer.status, answer.text("code"));
-        *self.0.entry(key).or_default() += 1;
     }
 }
 

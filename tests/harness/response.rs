@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use lambda_http::{Body, Response};
+use lambda_http::Body;
 use serde_json::Value;
 
-/// An answer with its body read as JSON.
+use crate::contract::{Outcome, outcome::RATE_LIMITED};
+
+/// A response with its body read as JSON.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct Response {
     pub status: u64,
     /// Names in lower case.
     pub headers: BTreeMap<String, String>,
@@ -16,9 +18,9 @@ pub struct Answer {
     pub length: usize,
 }
 
-impl Answer {
-    /// An answer as the handler gives it.
-    pub fn of_handler(response: Response<Body>) -> Self {
+impl Response {
+    /// A response as the handler gives it.
+    pub fn of_handler(response: lambda_http::Response<Body>) -> Self {
         let (parts, body) = response.into_parts();
         Self {
             status: parts.status.as_u16().into(),
@@ -32,7 +34,7 @@ impl Answer {
         }
     }
 
-    /// An answer as the function gives it to API Gateway, in either payload format.
+    /// A response as the function gives it to API Gateway, in either payload format.
     pub fn of_function(payload: &Value) -> Self {
         let mut headers = BTreeMap::new();
         for (name, value) in payload["headers"].as_object().into_iter().flatten() {
@@ -54,9 +56,14 @@ impl Answer {
         }
     }
 
-    /// Status, `error` and `code`: what a row of the contract fixes for a failure.
-    pub fn failure(&self) -> (u64, &str, &str) {
-        (self.status, self.text("error"), self.text("code"))
+    /// Status, `error` and `code`; of a success status and `message`.
+    pub fn outcome(&self) -> (u64, &str, &str) {
+        let said = if self.status == 200 {
+            "message"
+        } else {
+            "error"
+        };
+        (self.status, self.text(said), self.text("code"))
     }
 
     /// A member of the body that is text; empty when it is missing.
@@ -64,10 +71,30 @@ impl Answer {
         self.body[member].as_str().unwrap_or_default()
     }
 
-    /// The `Retry-After` header, which must agree with the body.
+    /// The `Retry-After` header, in seconds, which must agree with the body.
     pub fn retry_after(&self) -> u64 {
         let seconds = self.headers["retry-after"].parse().unwrap();
         assert_eq!(self.body["retry_after"], seconds);
         seconds
+    }
+
+    /// Its outcome must be this one. A failure to try again later says when.
+    #[track_caller]
+    pub fn assert_is(&self, outcome: Outcome) {
+        assert_eq!(self.outcome(), outcome, "{self:?}");
+        assert!(!matches!(self.status, 429 | 503) || self.retry_after() > 0);
+    }
+
+    /// It must be a success.
+    #[track_caller]
+    pub fn assert_ok(&self) {
+        assert_eq!(self.status, 200, "{self:?}");
+    }
+
+    /// A limit must have refused. Returns the seconds to wait.
+    #[track_caller]
+    pub fn assert_limited(&self) -> u64 {
+        self.assert_is(RATE_LIMITED);
+        self.retry_after()
     }
 }
