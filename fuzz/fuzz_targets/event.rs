@@ -1,5 +1,5 @@
-//! Any bytes as an event, at the functions that take nothing but a POST. What is no event of API Gateway's never becomes a
-//! request: the runtime reports it as failed, and asks for the next one.
+//! Any bytes as an event, at the functions that take nothing but a POST. What is no event of API
+//! Gateway's never becomes a request: the runtime reports it as failed, and asks for the next one.
 #![no_main]
 
 use std::{panic, process};
@@ -15,9 +15,9 @@ thread_local! {
 
 fuzz_target!(
     init: {
-        // libFuzzer's own hook ends the process at once. Some events cause a panic while lambda_http
-        // reads them, for one with a body that says it is base64 and is not; `shared::serve` refuses
-        // those.
+        // libFuzzer's own hook ends the process at once. Some events cause a panic while
+        // lambda_http reads them, for one with a body that says it is base64 and is not;
+        // `shared::serve` refuses those.
         panic::set_hook(Box::new(|_| {}));
     },
     |event: &str| {

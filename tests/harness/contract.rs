@@ -1,5 +1,5 @@
-//! What a response may be, whoever asks for whatever: the contract's table of failures, read as a
-//! check. `fuzz/` compiles this file, too.
+//! The contract's outcomes, and a check that a response to any request is one of them. `fuzz/`
+//! compiles this file, too.
 
 use std::fmt;
 
@@ -185,8 +185,8 @@ impl Route {
         }
     }
 
-    /// How the response breaks the contract, if it does. A fault of ours, 500, breaks it: the contract
-    /// has it, but nothing that a client or a store does may bring it about.
+    /// How the response breaks the contract, if it does. A fault of ours, 500, breaks it: the
+    /// contract has it, but nothing that a client or a store does may bring it about.
     pub fn fault_of(self, response: &Response) -> Option<String> {
         let fault = |what: &str| Some(format!("{what}: {response:?}"));
         let is = |name: &str, value| response.headers.get(name).map(String::as_str) == Some(value);
@@ -259,8 +259,8 @@ impl Route {
         self.fault_of(response)
     }
 
-    /// Whether a body is one JSON object of texts, each of a name that the route knows, none twice.
-    /// It is found out in another way than by the functions, which fill a struct.
+    /// A body is one JSON object of texts, each of a name that the route knows, none twice. It is
+    /// found out in another way than by the functions, which fill a struct.
     fn reads(self, body: &[u8]) -> bool {
         let Ok(Members(members)) = serde_json::from_slice(body) else {
             return false;
@@ -273,7 +273,7 @@ impl Route {
     }
 }
 
-/// Whether a Content-Type is JSON's, found out in another way than by the functions.
+/// A Content-Type is JSON's; found out in another way than by the functions.
 fn is_json(content_type: &str) -> bool {
     let text = content_type.to_ascii_lowercase();
     let rest = text.trim_start().strip_prefix("application/json");

@@ -1,4 +1,4 @@
-//! What a person holds: a challenge and its code, tokens.
+//! The things that let a person in: a challenge and its code, tokens.
 
 use crate::{Response, messages_to};
 
@@ -10,7 +10,7 @@ pub struct Challenge {
     pub code: String,
 }
 
-/// What a client is given to stay signed in.
+/// The tokens of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tokens {
     pub access: String,

@@ -177,8 +177,8 @@ impl Drop for Database {
     }
 }
 
-/// The template's name, after it was made by the first test that needs it. The name changes with the
-/// migrations. Databases that a killed run left behind are dropped on the way.
+/// The template's name, after it was made by the first test that needs it. The name changes with
+/// the migrations. Databases that a killed run left behind are dropped on the way.
 async fn template() -> String {
     let mut hash = DefaultHasher::new();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");

@@ -1,4 +1,5 @@
-//! Requests as the events that reach a function. Each is one of `events/` with another request in it.
+//! Requests as the events that reach a function. Each is one of `events/` with another request in
+//! it.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};

@@ -31,11 +31,11 @@ pub struct Function {
     killed: bool,
 }
 
-/// What a function is told of its sandbox.
+/// The sandbox of a function.
 pub struct Sandbox {
     /// How long a response may take before Lambda cuts it off.
     pub timeout: Duration,
-    /// Whether it is frozen between events.
+    /// It is frozen between events.
     pub freezes: bool,
 }
 
@@ -48,7 +48,7 @@ impl Default for Sandbox {
     }
 }
 
-/// What became of one event.
+/// The end of one event.
 pub enum Invocation {
     Responded(Value),
     Failed,
@@ -57,8 +57,8 @@ pub enum Invocation {
 }
 
 impl Function {
-    /// Starts the function with nothing in its environment but what Lambda sets, a key for tokens, and
-    /// `settings`.
+    /// Starts the function with nothing in its environment but what Lambda sets, a key for tokens,
+    /// and `settings`.
     pub async fn start<'a>(
         name: &str,
         settings: impl IntoIterator<Item = (&'a str, &'a str)>,

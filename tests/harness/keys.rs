@@ -22,7 +22,7 @@ pub fn signing_key() -> &'static Key {
     KEY.get_or_init(Key::p256)
 }
 
-/// What a function that signs tokens reads.
+/// The settings of a function that signs tokens.
 pub fn token_settings() -> [(&'static str, &'static str); 3] {
     static PEM: OnceLock<String> = OnceLock::new();
     let pem = PEM.get_or_init(|| signing_key().private_pem());

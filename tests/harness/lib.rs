@@ -1,4 +1,4 @@
-//! What the black-box suite stands on: real stores of its own for every test, a proxy that can cut
+//! The ground of the black-box suite: real stores of its own for every test, a proxy that can cut
 //! and count, the functions in this process or as processes under the Lambda Runtime API.
 //!
 //! Expects `DATABASE_URL` of a superuser and moto's SNS at `AWS_ENDPOINT_URL_SNS`, as
@@ -73,8 +73,8 @@ pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     );
 }
 
-/// A port of this machine that nobody listens on now. Whoever takes it must cope with somebody having
-/// been faster. It is below those that systems hand out for outgoing connections.
+/// A port of this machine that nobody listens on now. Whoever takes it must cope with somebody
+/// having been faster. It is below those that systems hand out for outgoing connections.
 pub fn free_port() -> u16 {
     loop {
         let port = 10_000 + u16::try_from(random_number() % 10_000).unwrap();

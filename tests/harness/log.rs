@@ -1,4 +1,4 @@
-//! What a function wrote, and what must not be in it.
+//! The log of a function, and the secrets that must not be in it.
 
 use std::{
     collections::BTreeSet,
@@ -18,8 +18,8 @@ pub(crate) struct Log {
     reading: Option<JoinHandle<()>>,
 }
 
-/// What a log must not show: the pepper and the signing key, and the codes, numbers and tokens that
-/// passed through.
+/// The texts that a log must not show: the pepper and the signing key, and the codes, numbers and
+/// tokens that passed through.
 #[derive(Debug)]
 pub struct Secrets(BTreeSet<String>);
 
@@ -64,8 +64,8 @@ impl Secrets {
     /// Fewer digits than these stand in a log by chance.
     const DIGITS: usize = 6;
 
-    /// Learns the code, the number and the tokens of an event, of a response, or of the `log` sender's
-    /// line.
+    /// Learns the code, the number and the tokens of an event, of a response, or of the `log`
+    /// sender's line.
     pub fn learn(&mut self, value: &Value) {
         match value {
             Value::Object(members) => {

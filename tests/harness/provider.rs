@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::code_in;
 
-/// What the provider does with a request that it has read to its end.
+/// The provider's way with a request that it has read to its end.
 #[derive(Clone, Copy, Debug)]
 pub enum Behaviour {
     Accept,
@@ -89,7 +89,7 @@ impl Provider {
         self.shared.requests.lock().unwrap()[seen..].to_vec()
     }
 
-    /// What may have been sent to this number: the messages that were not refused, oldest first.
+    /// The messages to this number that may have been sent: those not refused, oldest first.
     pub fn messages_to(&self, phone: &str) -> Vec<String> {
         let messages = self.shared.messages.lock().unwrap();
         let to_phone = messages.iter().filter(|(to, _)| to == phone);

@@ -1,4 +1,5 @@
-//! A TCP proxy that can cut, delay, stall and half-close what runs through it, and counts round trips.
+//! A TCP proxy that can cut, delay, stall and half-close what runs through it, and counts round
+//! trips.
 
 use std::{
     sync::{
@@ -26,7 +27,7 @@ pub struct Proxy {
     shared: Arc<Shared>,
 }
 
-/// What happens to one flight of a client, which is all that it says before the server replies, or to
+/// A fault of one flight of a client, which is all that it says before the server replies, or of
 /// the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -36,10 +37,11 @@ pub enum Fault {
     CutReply,
     /// The same by a reset.
     ResetReply,
-    /// The server hears the client, and then that the client has nothing more to say; the client hears
-    /// that of the server, in place of a reply.
+    /// The server hears the client, and then that the client has nothing more to say; the client
+    /// hears that of the server, in place of a reply.
     HalfClose,
-    /// The server does not hear the client, and nobody is told: from here on the connection is dead.
+    /// The server does not hear the client, and nobody is told: from here on the connection is
+    /// dead.
     LoseRequest,
     /// The server hears the client; its reply is lost, and the connection is dead.
     LoseReply,
@@ -134,8 +136,8 @@ impl Proxy {
         .await;
     }
 
-    /// Nothing passes any more through the connections that are open, and nobody is told; new ones are
-    /// let through.
+    /// Nothing passes any more through the connections that are open, and nobody is told; new ones
+    /// are let through.
     pub fn lose_connections(&self) {
         self.shared.lost.send_modify(|epoch| *epoch += 1);
     }
@@ -155,18 +157,18 @@ impl Proxy {
         *self.shared.fault.lock().unwrap() = Some((flights, fault));
     }
 
-    /// Takes back a fault that was not met yet.
+    /// Revokes a fault that was not met yet.
     pub fn no_fault(&self) {
         *self.shared.fault.lock().unwrap() = None;
     }
 
-    /// How many flights have met a fault. One that meets the reply has done so when the server has given
-    /// it: what was asked for is done.
+    /// How many flights have met a fault. One that meets the reply has done so when the server has
+    /// given it: what was asked for is done.
     pub fn faults_met(&self) -> usize {
         self.shared.faults_met.load(Ordering::SeqCst)
     }
 
-    /// Whether a flight was delayed and has not arrived yet.
+    /// A flight was delayed and has not arrived yet.
     pub fn delays(&self) -> bool {
         self.shared.delayed.load(Ordering::SeqCst) > 0
     }
@@ -225,7 +227,7 @@ impl Drop for Delayed<'_> {
 struct Carried<'a> {
     shared: &'a Shared,
     client_spoke: AtomicBool,
-    /// What happens to the flight that is under way.
+    /// The fault of the flight that is under way.
     fault: Mutex<Option<Fault>>,
     lost: watch::Receiver<u64>,
 }

@@ -143,7 +143,8 @@ impl RedisServer {
             .expect("redis-server: run through scripts/with-services.sh --sns --pgbouncer");
         let mut log = BufReader::new(server.stdout.take().unwrap()).lines();
         while let Some(line) = log.next_line().await.unwrap() {
-            // Redis writes "Ready", Valkey too, and both go on writing to a pipe that must stay open.
+            // Redis writes "Ready", Valkey too, and both go on writing to a pipe that must stay
+            // open.
             if line.contains("eady to accept connections") {
                 tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
                 self.server = Some(server);

@@ -1,4 +1,4 @@
-//! What a client receives.
+//! A response as its client sees it.
 
 use std::collections::BTreeMap;
 

@@ -45,8 +45,8 @@ pub const LIMITS: [&str; 10] = [
     "MISSES_TOTAL",
 ];
 
-/// The environment of a function over these stores, which sends everywhere and without limits: a test
-/// of a limit sets its own.
+/// The environment of a function over these stores, which sends everywhere and without limits: a
+/// test of a limit sets its own.
 pub fn settings(database_url: &str, redis_url: &str) -> Vec<(String, String)> {
     [
         ("DATABASE_URL", database_url),
@@ -99,8 +99,8 @@ impl Service {
         }
     }
 
-    /// Other instances over the same stores, with some settings of their own. They connect when they
-    /// are first asked for something.
+    /// Other instances over the same stores, with some settings of their own. They connect when
+    /// they are first asked for something.
     pub async fn others(&self, own: &[(&str, &str)]) -> Functions {
         Functions::over(&self.database.url(), &self.redis_server.url(), own).await
     }

@@ -1,4 +1,4 @@
-//! What comes from the AWS account: the secret, and sign-in to the stores by IAM.
+//! The AWS account's part: the secret, and sign-in to the stores by IAM.
 
 use shared::lambda::Function as _;
 use std::env;
@@ -82,7 +82,7 @@ async fn a_secret_that_cannot_be_used_ends_the_process_and_is_not_quoted() {
     }
 }
 
-/// What a client says to a server that greets it with `greeting`.
+/// The first words of a client to a server that greets it with `greeting`.
 async fn first_words(listener: TcpListener, greeting: &[u8]) -> String {
     let (mut client, _) = listener.accept().await.unwrap();
     let mut heard = Vec::new();

@@ -133,8 +133,8 @@ async fn a_code_of_another_valid_length_is_not_counted() {
     service.verify(&phone, &code).await.assert_is(REGISTERED);
 }
 
-/// A stranger has used up all that may be sent to the phone. Its owner got those codes, and has another
-/// address.
+/// A stranger has used up all that may be sent to the phone. Its owner got those codes, and has
+/// another address.
 #[tokio::test]
 async fn a_phones_owner_shares_the_newest_code_when_a_stranger_has_used_up_its_limit() {
     for reveals in ["true", "false"] {

@@ -16,7 +16,7 @@ fn count(responses: &[Response], outcome: Outcome) -> usize {
 }
 
 #[tokio::test]
-async fn a_hundred_right_answers_at_once_register_one_user() {
+async fn a_hundred_racing_right_codes_register_one_user() {
     let service = Service::start().await;
     let (phone, code) = service.fresh_code().await;
     let responses = join_all((0..100).map(|_| service.verify(&phone, &code))).await;
@@ -27,7 +27,7 @@ async fn a_hundred_right_answers_at_once_register_one_user() {
 
 /// One function sends its statements one after the other; a hundred functions don't.
 #[tokio::test]
-async fn a_hundred_right_answers_over_ten_connections_register_one_user() {
+async fn a_hundred_racing_right_codes_over_ten_connections_register_one_user() {
     let service = Service::start().await;
     let (phone, code) = service.fresh_code().await;
     let mut others = Vec::new();
@@ -42,7 +42,7 @@ async fn a_hundred_right_answers_over_ten_connections_register_one_user() {
 }
 
 #[tokio::test]
-async fn of_fifty_wrong_answers_at_once_five_are_evaluated_and_the_right_one_is_refused_after() {
+async fn of_fifty_racing_wrong_codes_five_are_evaluated_and_the_right_one_is_refused_after() {
     let service = Service::start().await;
     let (phone, code) = service.fresh_code().await;
     let other = wrong(&code);
@@ -55,7 +55,7 @@ async fn of_fifty_wrong_answers_at_once_five_are_evaluated_and_the_right_one_is_
 }
 
 #[tokio::test]
-async fn a_right_answer_costs_no_attempt() {
+async fn a_right_code_costs_no_attempt() {
     let service = Service::start_with(&[("OTP_MAX_ATTEMPTS", "1")]).await;
     let (phone, code) = service.fresh_code().await;
     // Without Postgres the right code is evaluated again and again.

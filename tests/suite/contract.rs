@@ -11,7 +11,7 @@ use harness::{
 use serde_json::{Value, json};
 
 #[tokio::test]
-async fn signup_sends_a_code_and_answers_how_to_go_on() {
+async fn signup_sends_a_code_and_tells_how_to_go_on() {
     let service = Service::start_with(&[("LIMIT_PHONE", "")]).await;
     let phone = fresh_phone();
     let response = service.sign_up(&phone).await;
@@ -35,7 +35,7 @@ async fn signup_sends_a_code_and_answers_how_to_go_on() {
 }
 
 #[tokio::test]
-async fn verify_with_the_right_code_registers_and_answers_the_user() {
+async fn verify_with_the_right_code_registers_and_returns_the_user() {
     let service = Service::start().await;
     let (phone, code) = service.fresh_code().await;
     let response = service.verify(&phone, &code).await;

@@ -25,7 +25,8 @@ const NAMES: [&str; 11] = [
     "__proto__",
 ];
 
-/// A POST of this body, sent as this type, in every kind of event, as text, if it is text, and as base64.
+/// A POST of this body, sent as this type, in every kind of event, as text, if it is text, and as
+/// base64.
 fn deliveries(route: Route, content_type: Option<&str>, body: &[u8]) -> Vec<Value> {
     let events = Gateway::ALL.map(|gateway| gateway.post(route.path(), content_type, body));
     let forms = events.map(|event| [in_base64(event.clone()), event]);
@@ -91,7 +92,7 @@ fn near_object() -> impl Strategy<Value = String> {
     })
 }
 
-/// What is put somewhere into a body that was in order.
+/// Bytes to put somewhere into a body that was in order.
 fn disturbance() -> impl Strategy<Value = Vec<u8>> {
     let telling: [&[u8]; 16] = [
         b"",
@@ -190,7 +191,7 @@ fn gist(response: &Response) -> (u64, String, String) {
 }
 
 #[test]
-fn any_body_gets_the_same_answer_of_the_contract_in_every_kind_of_event() {
+fn any_body_gets_the_same_response_of_the_contract_in_every_kind_of_event() {
     let runtime = runtime();
     let own = [
         ("SMS_PROVIDER", "log"),
@@ -263,10 +264,10 @@ fn pointers(value: &Value) -> Vec<String> {
     std::iter::once(String::new()).chain(inner).collect()
 }
 
-/// The real binaries: the log of each is checked when it is dropped, so whatever stands in an event,
-/// a line of the log stays one JSON object.
+/// The real binaries: the log of each is checked when it is dropped, so whatever stands in an
+/// event, a line of the log stays one JSON object.
 #[tokio::test]
-async fn an_event_of_any_kind_costs_at_most_its_own_answer() {
+async fn an_event_of_any_kind_costs_at_most_its_own_response() {
     let deployment = Deployment::new().await;
     let limits = ["LIMIT_ADDRESS", "LIMIT_GUESSES"].map(|name| (name, "off"));
     let own = [&TO_THE_LOG[..], &limits, &[("RUST_LOG", "trace")]].concat();

@@ -1,4 +1,5 @@
-//! What a request by itself decides, through the real binaries: the files of `events/`, and a table.
+//! Requests whose response depends on nothing else, through the real binaries: the files of
+//! `events/`, and a table.
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 

@@ -96,7 +96,7 @@ async fn at_twice_the_bucket_codes_are_four_digits_longer_and_at_most_the_longes
 }
 
 #[tokio::test]
-async fn a_match_takes_its_own_misses_back_and_those_of_others_stay() {
+async fn a_match_refunds_its_own_misses_and_those_of_others_stay() {
     let service = Service::start_with(&[("MISSES_PHONE", "10/30d")]).await;
     let phone = fresh_phone();
     service.database.insert_user(&phone).await;
@@ -117,7 +117,7 @@ async fn a_match_takes_its_own_misses_back_and_those_of_others_stay() {
 }
 
 #[tokio::test]
-async fn a_match_does_not_take_back_what_another_guessed_without_the_id() {
+async fn a_match_does_not_refund_what_another_guessed_without_the_id() {
     let service = Service::start_with(&[("MISSES_TOTAL", "10/1d")]).await;
     for challenge in collect(&service, 2).await {
         for _ in 0..5 {
@@ -158,8 +158,8 @@ async fn wrong_codes_spread_over_phones_and_addresses_make_all_new_codes_longer(
     assert_eq!(new_length(&service).await, 6);
 }
 
-/// Whoever first collects short codes and then guesses at all of them would have as many guesses as
-/// there are codes. From a quarter above the bucket's size on, a short code has to be asked for anew.
+/// Somebody who first collects short codes and then guesses at all of them would have as many
+/// guesses as there are codes. From a quarter above the bucket's size on, only a new code is good.
 #[tokio::test]
 async fn short_codes_that_were_collected_before_are_void_once_the_service_is_guessed_at() {
     let service = Service::start_with(&[("MISSES_TOTAL", "10/1d")]).await;

@@ -1,5 +1,5 @@
-//! Nobody floods or pumps, and people get in all the same. The time is Redis's, moved by the scripts'
-//! offset.
+//! Nobody floods or pumps, and people get in all the same. The time is Redis's, moved by the
+//! scripts' offset.
 
 use std::ops::Range;
 
@@ -86,7 +86,7 @@ async fn the_longest_of_a_phones_limits_decides_and_lets_at_most_2n_minus_1_thro
 }
 
 #[tokio::test]
-async fn of_many_signups_at_once_for_one_phone_one_is_sent() {
+async fn of_many_racing_signups_for_one_phone_one_is_sent() {
     let service = Service::start_with(&[("LIMIT_PHONE", "1/30s")]).await;
     let phone = fresh_phone();
     let responses = join_all((0..50).map(|_| service.sign_up(&phone))).await;
@@ -230,7 +230,7 @@ async fn a_thousand_sign_ups_from_one_address_are_served_while_their_codes_come_
 }
 
 #[tokio::test]
-async fn an_answer_returns_what_its_phone_took_where_it_took_it_and_half_a_code_more() {
+async fn an_answered_code_refunds_what_its_phone_took_where_it_took_it_and_half_a_code_more() {
     let settings = [("LIMIT_ADDRESS", "3/1h"), ("LIMIT_TOTAL", "6/1h")];
     let service = Service::start_with(&settings).await;
     let phone = fresh_phone();
@@ -255,7 +255,7 @@ async fn an_answer_returns_what_its_phone_took_where_it_took_it_and_half_a_code_
 }
 
 #[tokio::test]
-async fn a_replayed_code_returns_nothing() {
+async fn a_replayed_code_refunds_nothing() {
     let service = Service::start_with(&[("LIMIT_TOTAL", "3/1h")]).await;
     let (phone, code) = service.fresh_code().await;
     service.verify(&phone, &code).await.assert_ok();
@@ -300,7 +300,7 @@ async fn a_range_that_never_answers_closes_for_longer_each_time() {
 }
 
 #[tokio::test]
-async fn an_answer_opens_a_closed_range_and_a_trusted_one_has_twenty_codes() {
+async fn an_answered_code_opens_a_closed_range_and_a_trusted_one_has_twenty_codes() {
     let mut service = Service::start_with(&[("LIMIT_RANGE", "3/6h")]).await;
     let phone = fresh_phone();
     send_to(&service, &phone, 0..3).await;
@@ -419,10 +419,10 @@ async fn logins_cannot_use_up_the_total_that_new_people_need_nor_the_other_way_r
     takes_exactly(&service, 2).await;
 }
 
-/// Only moto's list of opted-out numbers could make it refuse, so the challenge is revoked by hand here;
-/// provider.rs does it through the wire.
+/// Only moto's list of opted-out numbers could make it refuse, so the challenge is revoked by hand
+/// here; provider.rs does it through the wire.
 #[tokio::test]
-async fn a_refused_message_gives_back_range_country_and_total_but_not_phone_and_address() {
+async fn a_refused_message_refunds_range_country_and_total_but_not_phone_and_address() {
     let settings = [
         ("LIMIT_PHONE", "3/1h"),
         ("LIMIT_ADDRESS", "2/1h"),
@@ -437,7 +437,7 @@ async fn a_refused_message_gives_back_range_country_and_total_but_not_phone_and_
     for _ in 0..2 {
         let refused = service.challenge(&phone).await;
         for _ in 0..3 {
-            // Repeating it gives nothing more back.
+            // Repeating it refunds nothing more.
             revoke(&service, &phone, &refused.id).await;
         }
         let response = service.verify(&phone, "123456").await;
@@ -455,7 +455,7 @@ async fn a_refused_message_gives_back_range_country_and_total_but_not_phone_and_
 }
 
 #[tokio::test]
-async fn a_refused_message_takes_its_strike_back() {
+async fn a_refused_message_revokes_its_strike() {
     let mut service = Service::start_with(&[("LIMIT_RANGE", "1/6h")]).await;
     let phone = fresh_phone();
     service.sign_up(&phone).await.assert_ok();
@@ -468,7 +468,7 @@ async fn a_refused_message_takes_its_strike_back() {
 }
 
 #[tokio::test]
-async fn what_an_answer_has_returned_a_refusal_does_not_give_back_again() {
+async fn what_an_answered_code_has_refunded_a_refusal_does_not_refund_again() {
     let service = Service::start_with(&[("LIMIT_TOTAL", "3/1h")]).await;
     let phone = fresh_phone();
     let refused = service.challenge(&phone).await;
@@ -500,7 +500,7 @@ async fn after_refused_messages_the_newest_challenge_is_the_one_before_unless_an
     service.submit(&first).await.assert_is(OTP_EXPIRED);
 }
 
-/// What `signup` asks of Redis for a sign-up from here, with this id.
+/// The request of `signup` to Redis for a sign-up with this id.
 fn request<'a>(
     id: ChallengeId,
     phone: &'a PhoneNumber,

@@ -1,5 +1,5 @@
-//! Logging in, and who learns who is registered: everybody in the open mode, in the private mode only
-//! whoever holds the phone.
+//! Logging in, and who learns who is registered: everybody in the open mode, in the private mode
+//! only whoever holds the phone.
 
 use futures_util::future::join_all;
 use harness::{
@@ -148,8 +148,8 @@ async fn login_of_a_number_that_is_not_served_is_403_in_both_modes() {
     }
 }
 
-/// Everything that somebody without the phone can see: the responses, what the stores are asked, what
-/// the limits hold afterwards.
+/// Everything that somebody without the phone can see: the responses, what the stores are asked,
+/// what the limits hold afterwards.
 #[tokio::test]
 async fn in_the_private_mode_known_and_unknown_numbers_cannot_be_told_apart() {
     let mut shown = Vec::new();

@@ -1,5 +1,5 @@
-//! What the functions write: one line per response, which is also its metrics, and no secret. That no
-//! line of the whole suite holds one is checked by every [`Function`] when it is dropped.
+//! The log: one line per response, which is also its metrics, and no secret. Every [`Function`]
+//! checks that none of its lines holds one, when it is dropped.
 
 use harness::{
     Behaviour, Deployment, Function, PEPPER, Secrets, Tokens, event, fresh_phone, signing_key,
@@ -92,7 +92,7 @@ fn masked(phone: &str) -> String {
 }
 
 #[tokio::test]
-async fn an_answer_is_one_line_that_says_what_happened_and_how_long_it_took() {
+async fn a_response_is_one_line_that_says_what_happened_and_how_long_it_took() {
     let deployment = Deployment::new().await;
     let mut signup = start(&deployment, "signup", &[]).await;
     let phone = fresh_phone();
@@ -131,7 +131,7 @@ async fn an_answer_is_one_line_that_says_what_happened_and_how_long_it_took() {
 }
 
 #[tokio::test]
-async fn every_kind_of_answer_has_its_line() {
+async fn every_kind_of_response_has_its_line() {
     let deployment = Deployment::new().await;
     let mut signup = start(&deployment, "signup", &[("LIMIT_PHONE", "1/30s")]).await;
     let mut verify = start(&deployment, "verify", &[("OTP_MAX_ATTEMPTS", "1")]).await;
@@ -389,9 +389,14 @@ fn the_check_of_every_log_finds_codes_numbers_tokens_keys_and_broken_lines() {
         &json!({"otp": "482915", "phone_number": "+49 (151) 2345-6789"}).to_string(),
     ));
     secrets.learn(&json!({"message": "Generated OTP", "otp": "737373"}));
-    secrets.learn(&json!({"headers": {"authorization": "Bearer e30.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dGhlIHNpZ25hdHVyZSBvZiBpdA"}}));
-    let body = json!({"tokens": {"refresh_token": "0123456789abcdef0123456789abcdef.dGhlIHNlY3JldCBvZiB0aGUgdG9rZW4"},
-        "device_token": "0123456789abcdefYSBkZXZpY2UgdGhhdCBpcyBrbm93bg"});
+    let token = "e30.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dGhlIHNpZ25hdHVyZSBvZiBpdA";
+    let header = json!({"authorization": format!("Bearer {token}")});
+    secrets.learn(&json!({"headers": header}));
+    let token = "0123456789abcdef0123456789abcdef.dGhlIHNlY3JldCBvZiB0aGUgdG9rZW4";
+    let body = json!({
+        "tokens": {"refresh_token": token},
+        "device_token": "0123456789abcdefYSBkZXZpY2UgdGhhdCBpcyBrbm93bg"
+    });
     secrets.learn(&json!({"statusCode": 200, "body": body.to_string()}));
     let pepper = format!(r#"{{"cause": "key {PEPPER}"}}"#);
     let key = signing_key().private_pem();

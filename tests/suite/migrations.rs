@@ -17,7 +17,7 @@ async fn applied(migrator: &migrate::Database, command: Command) -> Vec<bool> {
 }
 
 #[tokio::test]
-async fn up_applies_all_status_tells_and_down_takes_one_back() {
+async fn up_applies_all_status_tells_and_down_reverts_one() {
     let database = Database::empty().await;
     let migrator = migrator(&database);
     let first = |count: usize| (0..3).map(|at| at < count).collect::<Vec<_>>();
@@ -56,7 +56,7 @@ async fn a_user_with_the_grants_of_the_deployment_page_serves_every_route() {
 }
 
 #[tokio::test]
-async fn two_at_once_wait_for_each_other() {
+async fn two_that_race_wait_for_each_other() {
     let database = Database::empty().await;
     let (a, b) = (migrator(&database), migrator(&database));
     let (a_ran, b_ran) = tokio::join!(applied(&a, Command::Up), applied(&b, Command::Up));

@@ -1,4 +1,5 @@
-//! Stores that are down: the response is a 503 in time, nothing is lost, and it works again by itself.
+//! Stores that are down: the response is a 503 in time, nothing is lost, and it works again by
+//! itself.
 
 use harness::{
     Functions, Service, fresh_phone, messages_to,
@@ -84,8 +85,8 @@ async fn a_redis_that_is_full_or_a_replica_is_503_and_sends_nothing() {
     ] {
         let mut service = Service::start().await;
         let (phone, code) = service.fresh_code().await;
-        // Now there is old conversion to forget, and Redis allows that when it is full: a script that
-        // was not refused as a whole would go on from there.
+        // Now there is old conversion to forget, and Redis allows that when it is full: a script
+        // that was not refused as a whole would go on from there.
         service.set_clock(3 * 3600);
         service.redis_server.run::<()>(refusal).await;
         service.sign_up(&phone).await.assert_is(NOT_STORED);
@@ -97,7 +98,7 @@ async fn a_redis_that_is_full_or_a_replica_is_503_and_sends_nothing() {
 
 /// The request's own deadline is out of reach here, so it is the store's that ends the waiting.
 #[tokio::test]
-async fn a_store_that_does_not_answer_is_503_within_its_own_timeout() {
+async fn a_store_that_does_not_reply_is_503_within_its_own_timeout() {
     let service = Service::start_with(&[
         ("STORE_TIMEOUT_MS", "1000"),
         ("REQUEST_TIMEOUT_MS", "60000"),

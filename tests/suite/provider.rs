@@ -64,7 +64,7 @@ async fn a_provider_that_cannot_be_reached_is_502_and_the_challenge_is_revoked()
 }
 
 #[tokio::test]
-async fn without_credentials_nothing_leaves_and_the_answer_is_502() {
+async fn without_credentials_nothing_leaves_and_the_response_is_502() {
     let deployment = Deployment::new().await;
     let own = [
         ("AWS_ACCESS_KEY_ID", ""),
@@ -78,8 +78,8 @@ async fn without_credentials_nothing_leaves_and_the_answer_is_502() {
     assert_eq!(challenge(&deployment, &phone).await, None);
 }
 
-/// While a function is frozen the provider, or something on the way, may drop the connection without
-/// its noticing; the next message must not be written into it.
+/// While a function is frozen the provider, or something on the way, may drop the connection
+/// without its noticing; the next message must not be written into it.
 #[tokio::test]
 async fn no_connection_to_the_provider_is_kept_between_messages() {
     let deployment = Deployment::new().await;

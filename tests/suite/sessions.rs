@@ -92,7 +92,7 @@ async fn verification_gives_tokens_and_a_refresh_gives_new_ones() {
 }
 
 #[tokio::test]
-async fn of_a_hundred_right_codes_at_once_one_gets_tokens_and_one_session_is_open() {
+async fn of_a_hundred_racing_right_codes_one_gets_tokens_and_one_session_is_open() {
     let service = Service::start().await;
     let (phone, code) = service.fresh_code().await;
     let responses = join_all((0..100).map(|_| service.verify(&phone, &code))).await;
@@ -124,7 +124,7 @@ async fn without_postgres_there_is_no_token_and_afterwards_the_same_one_works() 
 }
 
 #[tokio::test]
-async fn fifty_refreshes_at_once_leave_one_chain_and_sign_nobody_out() {
+async fn fifty_racing_refreshes_leave_one_chain_and_sign_nobody_out() {
     let service = Service::start().await;
     let first = service.sign_in().await;
     let functions = ten(&service).await;
@@ -140,7 +140,7 @@ async fn fifty_refreshes_at_once_leave_one_chain_and_sign_nobody_out() {
 }
 
 #[tokio::test]
-async fn after_a_lost_answer_the_same_successor_is_given_for_a_minute() {
+async fn after_a_lost_response_the_same_successor_is_given_for_a_minute() {
     let service = Service::start().await;
     let first = service.sign_in().await;
     let second = service.refreshed(&first.refresh).await;
@@ -313,7 +313,7 @@ async fn the_id_of_a_session_ends_no_session() {
 }
 
 #[tokio::test]
-async fn an_access_token_is_refused_as_soon_as_its_session_is_over() {
+async fn an_access_token_is_refused_as_soon_as_its_session_has_ended() {
     let service = Service::start().await;
     let (mine, yours) = (service.sign_in().await, service.sign_in().await);
     service.log_out(&mine.refresh).await.assert_ok();

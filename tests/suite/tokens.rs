@@ -15,7 +15,7 @@ use tokio::{
     process::Command,
 };
 
-/// What a refused token is told.
+/// The challenge to a refused token.
 const INVALID: &str = r#"Bearer realm="otp-auth", error="invalid_token""#;
 
 /// Somebody who knows a good token, and may even have its key.
@@ -112,7 +112,7 @@ async fn a_token_says_what_rfc_9068_asks_for() {
 }
 
 #[tokio::test]
-async fn me_answers_the_user_that_verification_answered() {
+async fn me_returns_the_user_that_verification_returned() {
     let service = Service::start().await;
     let verified = service.register(&fresh_phone()).await;
     let me = service.me(&Tokens::of(&verified).access).await;
@@ -324,7 +324,7 @@ async fn a_refresh_token_is_no_access_token_and_the_other_way_round() {
 }
 
 #[tokio::test]
-async fn keys_are_replaced_without_signing_anybody_out() {
+async fn keys_are_rotated_without_signing_anybody_out() {
     let service = Service::start().await;
     let tokens = service.sign_in().await;
     let old = signing_key().public_pem();
@@ -437,7 +437,7 @@ async fn pyjwt_takes_our_tokens_through_the_published_keys_and_no_others() {
     }
 }
 
-/// What `validate_tokens.py` prints for each of these tokens.
+/// The line that `validate_tokens.py` prints for each of these tokens.
 async fn pyjwt(issuer: &str, tokens: &[&str]) -> Vec<String> {
     let folder = env!("CARGO_MANIFEST_DIR");
     let found = Command::new(format!("{folder}/../scripts/find-tool.sh"))

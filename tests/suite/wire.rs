@@ -1,4 +1,4 @@
-//! What goes over the wire.
+//! The wire: round trips, and a pooler in between.
 
 use harness::{Database, Functions, LIMITS, PgBouncer, Proxy, Service, Tokens, fresh_phone, wrong};
 

@@ -48,7 +48,7 @@ async fn connections_that_were_lost_while_idle_are_replaced_unnoticed() {
 }
 
 #[tokio::test]
-async fn a_commit_whose_answer_is_lost_is_503_and_asking_again_makes_no_second_row() {
+async fn a_commit_whose_reply_is_lost_is_503_and_a_retry_makes_no_second_row() {
     for fault in REPLY_LOST {
         let service = start(&[]).await;
         let (phone, code) = service.fresh_code().await;
@@ -81,7 +81,7 @@ async fn a_commit_that_never_reached_postgres_is_503_and_the_same_code_works_aft
 }
 
 #[tokio::test]
-async fn a_read_whose_connection_breaks_is_asked_again_unnoticed() {
+async fn a_read_whose_connection_breaks_is_retried_unnoticed() {
     for fault in [Fault::CutRequest, Fault::CutReply, Fault::ResetReply] {
         let service = start(&[]).await;
         service.postgres.after(0, fault);
@@ -119,7 +119,7 @@ async fn a_code_whose_issue_was_not_confirmed_is_issued_once_and_costs_one_send(
 }
 
 #[tokio::test]
-async fn a_guess_whose_answer_is_lost_may_count_twice_and_is_never_free() {
+async fn a_guess_whose_reply_is_lost_may_count_twice_and_is_never_free() {
     for fault in REPLY_LOST {
         let service = start(&[]).await;
         let (phone, code) = service.fresh_code().await;
@@ -143,7 +143,7 @@ async fn a_guess_whose_answer_is_lost_may_count_twice_and_is_never_free() {
 }
 
 #[tokio::test]
-async fn a_redis_that_stops_answering_is_503_once_and_sends_nothing() {
+async fn a_redis_that_stops_replying_is_503_once_and_sends_nothing() {
     for fault in [Fault::LoseRequest, Fault::LoseReply] {
         let provider = Provider::start(Behaviour::Accept).await;
         let service = start(&[("AWS_ENDPOINT_URL_SNS", &provider.url())]).await;

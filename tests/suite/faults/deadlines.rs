@@ -32,7 +32,7 @@ async fn post(service: &Service, cut_off: Duration, path: &str, body: &Value) ->
 
 /// Each timeout of ours alone is longer than the patience of this test.
 #[tokio::test]
-async fn an_answer_comes_before_lambda_cuts_off_however_long_our_own_timeouts_are() {
+async fn a_response_comes_before_lambda_cuts_off_however_long_our_own_timeouts_are() {
     let service = Service::start_with(&[
         ("STORE_TIMEOUT_MS", "19900"),
         ("SMS_TIMEOUT_MS", "500"),
@@ -53,8 +53,8 @@ async fn an_answer_comes_before_lambda_cuts_off_however_long_our_own_timeouts_ar
     response.assert_is(NOT_REGISTERED);
 }
 
-/// What is left for the provider is too little to learn what became of the message, because revoking the
-/// challenge needs its time, too.
+/// The time left for the provider is too short to learn whether it sends, because revoking the
+/// challenge needs some, too.
 #[tokio::test]
 async fn a_code_that_there_is_no_time_left_to_send_is_revoked_unsent() {
     let provider = Provider::start(Behaviour::Accept).await;
@@ -90,7 +90,7 @@ async fn without_any_time_left_no_store_is_asked_for_anything() {
 }
 
 #[tokio::test]
-async fn an_answer_of_redis_that_comes_too_late_is_nobodys() {
+async fn a_reply_of_redis_that_comes_too_late_is_nobodys() {
     let service = Service::start_with(&[("STORE_TIMEOUT_MS", "1000")]).await;
     let (phone, code) = service.fresh_code().await;
     let response = service.verify(&phone, &wrong(&code)).await;

@@ -36,7 +36,8 @@ const VERIFY_STEPS: [Step; 4] = [
     Step::Postgres(Fault::LoseReply),
 ];
 
-/// Starts a function, and gives it something to do, so that it is connected and its scripts are known.
+/// Starts a function, and gives it something to do, so that it is connected and its scripts are
+/// known.
 async fn start_in(
     deployment: &Deployment,
     sandbox: Sandbox,
@@ -154,7 +155,8 @@ async fn killed_at_any_step_of_a_verification_at_most_one_user_is_registered() {
     }
 }
 
-/// As a sandbox that nobody needs for a while, whose connections are forgotten on the way meanwhile.
+/// As a sandbox that nobody needs for a while, whose connections are forgotten on the way
+/// meanwhile.
 #[tokio::test]
 async fn frozen_for_longer_than_its_timeouts_a_function_replaces_its_dead_connections_unnoticed() {
     let deployment = Deployment::new().await;
@@ -186,7 +188,7 @@ async fn frozen_for_longer_than_its_timeouts_a_function_replaces_its_dead_connec
 
 /// Longer than every timeout, and the replies that it waited for are there when it is thawed.
 #[tokio::test]
-async fn frozen_in_the_middle_of_a_request_it_answers_when_thawed_and_serves_the_next() {
+async fn frozen_in_the_middle_of_a_request_it_responds_when_thawed_and_serves_the_next() {
     const LATE: Fault = Fault::DelayReply(Duration::from_millis(500));
     let own = [
         ("STORE_TIMEOUT_MS", "1000"),
@@ -240,7 +242,7 @@ async fn frozen_in_the_middle_of_a_request_it_answers_when_thawed_and_serves_the
 
 /// Lambda tells a function when it will cut it off; its own timeouts are far longer here.
 #[tokio::test]
-async fn a_process_answers_before_lambda_cuts_it_off() {
+async fn a_process_responds_before_lambda_cuts_it_off() {
     let deployment = Deployment::new().await;
     let sandbox = Sandbox {
         timeout: Duration::from_secs(4),

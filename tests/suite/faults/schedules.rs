@@ -1,8 +1,8 @@
 //! Randomly drawn schedules of faults, and what is true whatever happens.
 //!
-//! Each schedule is drawn from one number. `FAULT_SEED` chooses that of the first schedule, the next
-//! ones follow it; `FAULT_SCHEDULES` says how many. What a schedule draws is the same every time; how its
-//! faults meet the requests is up to the machine as well.
+//! Each schedule is drawn from one number. `FAULT_SEED` chooses that of the first schedule, the
+//! next ones follow it; `FAULT_SCHEDULES` says how many. What a schedule draws is the same every
+//! time; how its faults meet the requests is up to the machine as well.
 
 use std::{collections::BTreeMap, env, time::Duration};
 
@@ -42,7 +42,7 @@ struct Step {
 #[derive(Clone, Copy, Debug)]
 enum Action {
     SignUp,
-    /// So many at once.
+    /// So many race.
     SignUps(usize),
     /// The last code that was sent.
     Right,
@@ -52,13 +52,13 @@ enum Action {
     /// A code that was sent before the last one.
     Old,
     LogIn,
-    /// The newest refresh token, so often at once.
+    /// The newest refresh token, so many race.
     Refresh(usize),
     Me,
     LogOut,
 }
 
-/// What a store suffers while one action goes on.
+/// The trouble of a store while one action goes on.
 #[derive(Clone, Copy, Debug)]
 enum Trouble {
     /// So many flights pass, and then one meets a fault.
@@ -79,7 +79,7 @@ struct World {
     provider: Provider,
 }
 
-/// What a schedule has done and heard so far.
+/// A schedule so far.
 struct Run<'a> {
     world: &'a World,
     tally: &'a mut Tally,
@@ -104,7 +104,7 @@ struct Session {
     is_over: bool,
 }
 
-/// What came of all schedules: how often which response.
+/// How often each response came, over all schedules.
 #[derive(Default)]
 struct Tally(BTreeMap<String, usize>);
 
@@ -308,7 +308,7 @@ impl Run<'_> {
         *self.tally.0.entry(key).or_default() += 1;
     }
 
-    /// Asks for a code by a sign-up or a login, so often at once.
+    /// Asks for a code by a sign-up or a login, so many racing.
     async fn ask(&mut self, path: &str, times: usize) {
         let before = self.world.provider.codes_to(&self.phone).len();
         let service = &self.world.service;
@@ -337,8 +337,8 @@ impl Run<'_> {
         let new = codes.len() - before;
         let place = &self.place;
         assert!(new <= sent, "{new} messages, {responses:?} in {place}");
-        // Without its message the code is unknown to this test, too. Whatever failed, the older challenge
-        // is as good as before.
+        // Without its message the code is unknown to this test, too. Whatever failed, the older
+        // challenge is as good as before.
         if let [response] = &responses[..]
             && response.status == 200
             && new == 1
@@ -439,7 +439,7 @@ impl Run<'_> {
         self.world.service.database.users_with(&self.phone).await == 1
     }
 
-    /// What is true at any time.
+    /// Checks the invariants that hold at any time.
     async fn check(&self) {
         let place = &self.place;
         let service = &self.world.service;
