@@ -14,7 +14,8 @@ moto=5.2.5
 pyjwt=2.15.1
 sam=1.170.0
 
-# Debian keeps daemons in sbin, which is not on everybody's PATH; brew's prefix depends on the processor.
+# Debian keeps daemons in sbin, which is not on everybody's PATH; brew's prefix depends on the
+# processor.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/opt/homebrew/bin:/usr/local/bin
 
 main() {
@@ -88,8 +89,8 @@ install_packages() { # what it is for, Debian's packages, brew's formula
     fi
 }
 
-# Debian starts a server as soon as it is installed, and makes Postgres a system-wide cluster. Both are
-# held off for as long as the installation takes.
+# Debian starts a server as soon as it is installed, and makes Postgres a system-wide cluster. Both
+# are held off for as long as the installation takes.
 # shellcheck disable=SC2016 # Expanded by the shell that runs it as root.
 apt_script='
 set -eu

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lets libFuzzer look for a body or an event that gets an answer outside of the contract. What it finds
+# Lets libFuzzer look for a body or an event that gets a response outside the contract. What it finds
 # is left in fuzz/artifacts, and what it learns in fuzz/corpus, where the next run goes on.
 #
 #   scripts/fuzz.sh SECONDS [LIBFUZZER OPTION]…    for so long at each target
@@ -16,7 +16,7 @@ main() {
         cargo build --workspace --locked --quiet --bin body --bin event
     for target in body event; do
         seed "$target"
-        # What the functions write to standard output is a line per answer.
+        # What the functions write to standard output is a line per request.
         "${CARGO_TARGET_DIR:-target}/debug/$target" "fuzz/corpus/$target" -max_total_time="$seconds" -max_len=8192 \
             -timeout=10 -artifact_prefix="fuzz/artifacts/$target/" -print_final_stats=1 "$@" \
             >/dev/null 2>"fuzz/artifacts/$target.log" || fail "$target"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # As RUSTC_WORKSPACE_WRAPPER: the compiler with libFuzzer's instrumentation, for the crates of this
-# workspace only, so that the others need not be compiled anew. What is generic of theirs, as most of
-# serde_json is, is compiled with ours and has it too. The flags are those of `cargo fuzz`.
+# workspace only, so that the others need not be compiled anew. What is generic of theirs, as most
+# of serde_json is, is compiled with ours and has it too. The flags are those of `cargo fuzz`.
 exec "$@" --cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs the SAM CLI, which builds Rust functions through cargo-lambda; both are installed when missing.
+# Runs the SAM CLI, which builds Rust functions through cargo-lambda; both are installed when
+# missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

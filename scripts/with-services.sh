@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs a command beside private instances of Postgres and Redis on free loopback ports, and stops them
-# when it ends, however it ends. The exit status is the command's.
+# Runs a command beside private instances of Postgres and Redis on free loopback ports, and stops
+# them when it ends, however it ends. The exit status is the command's.
 #
 #   scripts/with-services.sh [--data DIR] [--sns] [--pgbouncer] COMMAND [ARGUMENT]…
 #
@@ -8,9 +8,10 @@
 #   --sns         also starts moto's SNS, which records every SMS and sends none
 #   --pgbouncer   also looks for PgBouncer; starting it is the command's business
 #
-# The command gets DATABASE_URL (of a superuser), REDIS_URL and REDIS_SERVER (the binary); with --sns
-# AWS_ENDPOINT_URL_SNS, AWS_REGION and credentials; with --pgbouncer PGBOUNCER (the binary).
-# A DATABASE_URL or REDIS_URL that is set already is used: then that server is neither installed nor started.
+# The command gets DATABASE_URL (of a superuser), REDIS_URL and REDIS_SERVER (the binary); with
+# --sns AWS_ENDPOINT_URL_SNS, AWS_REGION and credentials; with --pgbouncer PGBOUNCER (the binary). A
+# DATABASE_URL or REDIS_URL that is set already is used: then that server is neither installed nor
+# started.
 set -euo pipefail
 
 scripts=$(cd "$(dirname "$0")" && pwd)
@@ -93,7 +94,8 @@ start_postgres() { # the folder to keep data in, or nothing
     fi
     if ! [ -s "$data/data/PG_VERSION" ]; then
         if [ -n "$as_postgres" ]; then chown "$postgres_user" "$data"; fi
-        # Made beside its place and then moved there, so that an interrupted initdb leaves no half of it.
+        # Made beside its place and then moved there, so that an interrupted initdb leaves no half
+        # of it.
         rm -rf "$data/new"
         (cd / && LC_ALL=C $as_postgres "$postgres/initdb" --pgdata="$data/new" --username=postgres --auth=trust \
             --encoding=UTF8 --locale=C --no-sync) >"$folder/initdb.log" 2>&1 ||
@@ -108,8 +110,8 @@ start_postgres() { # the folder to keep data in, or nothing
     export DATABASE_URL=postgres://postgres@127.0.0.1:$port/postgres
 }
 
-# When root's Postgres user cannot enter the folder, as below /root, the data lives in another one that
-# survives a reboot, and a link remembers which.
+# When root's Postgres user cannot enter the folder, as below /root, the data lives in another one
+# that survives a reboot, and a link remembers which.
 place_postgres() {
     local elsewhere
     if [ -d "$1" ]; then return; fi
@@ -140,8 +142,9 @@ start_sns() {
     unset AWS_PROFILE AWS_SESSION_TOKEN
 }
 
-# Starts a server on a free port: the argument PORT is replaced by the number, which is then in $port.
-# A port that is taken shows when the server tries it, so nobody can take it between a check and its use.
+# Starts a server on a free port: the argument PORT is replaced by the number, which is then in
+# $port. A port that is taken shows when the server tries it, so nobody can take it between a check
+# and its use.
 start() { # its name, the signal that stops it, what its log says when it is ready, the command
     local name=$1 signal=$2 ready=$3 log=$folder/$1.log tries argument pid server
     shift 3
@@ -153,8 +156,8 @@ start() { # its name, the signal that stops it, what its log says when it is rea
             if [ "$argument" = PORT ]; then argument=$port; fi
             server+=("$argument")
         done
-        # Job control gives a server a process group of its own: Ctrl-C reaches the command first, and
-        # the servers only when it has ended.
+        # Job control gives a server a process group of its own: Ctrl-C reaches the command first,
+        # and the servers only when it has ended.
         : >"$log"
         set -m
         "${server[@]}" >>"$log" 2>&1 </dev/null &
@@ -179,8 +182,9 @@ wait_until_ready() { # pid, what the log says, the log
     return 1
 }
 
-# The command has a process group of its own, too, so that a signal to this script alone, as from a CI
-# system, ends the whole of it at once. It gets no terminal to read from: it is not in the foreground.
+# The command has a process group of its own, too, so that a signal to this script alone, as from a
+# CI system, ends the whole of it at once. It gets no terminal to read from: it is not in the
+# foreground.
 run() {
     local status
     set -m

@@ -1,5 +1,5 @@
 //! The functions as the fuzzer calls them: whole, but over stores that refuse to be connected to.
-//! What can be read therefore gets a 503, and all else its usual response.
+//! A readable request therefore gets a 503, any other its usual response.
 #![allow(
     clippy::missing_panics_doc,
     clippy::unwrap_used,

@@ -245,8 +245,8 @@ pub fn deadline(request: &Request, timeout: Duration) -> Instant {
     Instant::now() + time_left(timeout, stop, SystemTime::now())
 }
 
-/// The time for a response. `stop` is when Lambda stops the invocation, by its own clock. If that is
-/// past, or later than any function may run, the clocks disagree and `stop` is ignored.
+/// The time for a response. `stop` is when Lambda stops the invocation, by its own clock. If that
+/// is past, or later than any function may run, the clocks disagree and `stop` is ignored.
 fn time_left(timeout: Duration, stop: Option<SystemTime>, now: SystemTime) -> Duration {
     const LONGEST: Duration = Duration::from_mins(15);
     const RESPONSE_TIME: Duration = Duration::from_millis(500);

@@ -1,9 +1,9 @@
 //! Challenges and rate limits in Redis.
 //!
 //! Every change is one Lua script, so it happens whole or not at all. The scripts are in
-//! `challenge/*.lua`; their arguments and replies are JSON with the same names on both sides. Postgres
-//! decides whether a code was used before, see [`crate::sign_in`]. All keys carry one hash tag, so the
-//! scripts also run on a cluster.
+//! `challenge/*.lua`; their arguments and replies are JSON with the same names on both sides.
+//! Postgres decides whether a code was used before, see [`crate::sign_in`]. All keys carry one hash
+//! tag, so the scripts also run on a cluster.
 
 mod checker;
 mod issuer;

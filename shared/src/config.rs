@@ -5,8 +5,8 @@
 
 use std::{collections::HashMap, fmt::Display, ops::RangeInclusive, str::FromStr, time::Duration};
 
-/// The environment variables at start. An empty variable counts as unset, so that a template can pass
-/// on optional parameters unconditionally.
+/// The environment variables at start. An empty variable counts as unset, so that a template can
+/// pass on optional parameters unconditionally.
 #[derive(Clone)]
 pub struct Env(HashMap<String, String>);
 
@@ -129,8 +129,8 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Env {
     }
 }
 
-/// The time-outs of a request and its parts. They nest: if every part takes its longest, the failure
-/// is still reported in time, and a code that was not sent is still revoked.
+/// The time-outs of a request and its parts. They nest: if every part takes its longest, the
+/// failure is still reported in time, and a code that was not sent is still revoked.
 #[derive(Clone, Copy)]
 pub struct Deadlines {
     /// One call to Postgres or Redis, reconnecting and cancelling included.
@@ -140,8 +140,8 @@ pub struct Deadlines {
 }
 
 impl Deadlines {
-    /// Reads `STORE_TIMEOUT_MS` (default 2000) and `REQUEST_TIMEOUT_MS` (default 8000). A request about
-    /// a code calls two stores, one after the other.
+    /// Reads `STORE_TIMEOUT_MS` (default 2000) and `REQUEST_TIMEOUT_MS` (default 8000). A request
+    /// about a code calls two stores, one after the other.
     pub fn from_env(env: &Env) -> Result<Self, Error> {
         const NAME: &str = "STORE_TIMEOUT_MS";
         let request = env.milliseconds("REQUEST_TIMEOUT_MS", 8000)?;
@@ -155,8 +155,8 @@ impl Deadlines {
         Ok(Self { store, request })
     }
 
-    /// Reads `SMS_TIMEOUT_MS` (default 4000): one call to the SMS provider, which gets at least half of
-    /// it. A request calls two stores before the provider, and one after a refusal.
+    /// Reads `SMS_TIMEOUT_MS` (default 4000): one call to the SMS provider, which gets at least
+    /// half of it. A request calls two stores before the provider, and one after a refusal.
     pub fn sms(self, env: &Env) -> Result<Duration, Error> {
         const NAME: &str = "SMS_TIMEOUT_MS";
         let sms = env.milliseconds(NAME, 4000)?;

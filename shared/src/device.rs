@@ -1,7 +1,8 @@
-//! Known devices (OWASP, "Device Cookies"): a token proves that its bearer verified this phone before.
+//! Known devices (OWASP, "Device Cookies"): a token proves that its bearer verified this phone
+//! before.
 //!
-//! A token is a random id and its HMAC with the phone number. It signs nobody in. Requests for codes
-//! that carry one are exempt from the limits that strangers can exhaust.
+//! A token is a random id and its HMAC with the phone number. It signs nobody in. Requests for
+//! codes that carry one are exempt from the limits that strangers can exhaust.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use hmac::{Hmac, Mac};

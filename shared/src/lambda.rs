@@ -1,4 +1,4 @@
-//! How Lambda runs a function: one start, then events until Lambda ends the sandbox.
+//! Running a function under Lambda: one start, then events until Lambda ends the sandbox.
 
 use std::{
     convert::Infallible,
@@ -110,8 +110,8 @@ async fn serve<F: Function>(function: &F) -> ExitCode {
 }
 
 /// Serves events as `lambda_http::run` does, and also those that `lambda_http` cannot turn into a
-/// request: its adapter panics when it is called with one, for example at a `Host` that fits into no
-/// URL.
+/// request: its adapter panics when it is called with one, for example at a `Host` that fits into
+/// no URL.
 async fn serve_events<F: Function>(function: &F) -> Result<(), lambda_http::Error> {
     let handler = service_fn(|request| function.handle(request).map(Ok::<_, Infallible>));
     let mut adapter = Adapter::from(handler);
@@ -123,8 +123,8 @@ async fn serve_events<F: Function>(function: &F) -> Result<(), lambda_http::Erro
     lambda_runtime::run(guarded).await
 }
 
-/// The response to an event that is no request. Its form depends on the event's origin, so an adapter
-/// makes it from an empty event of the same origin.
+/// The response to an event that is no request. Its form depends on the event's origin, so an
+/// adapter makes it from an empty event of the same origin.
 fn refuse_unreadable(
     origin: &RequestOrigin,
     context: Context,

@@ -1,7 +1,7 @@
 //! People's names, as a sign-up gives them.
 
-/// A person's name: 1 to 100 characters, none of which is a control character, a line separator or a
-/// bidirectional override. Surrounding white space is removed.
+/// A person's name: 1 to 100 characters, none of which is a control character, a line separator or
+/// a bidirectional override. Surrounding white space is removed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Name(String);
 
@@ -33,8 +33,9 @@ impl Name {
     }
 }
 
-/// Control characters (also NUL, which Postgres does not store), line and paragraph separators, and the
-/// characters that reorder the text around them (Unicode UAX #9: embeddings, overrides, isolates).
+/// Control characters (also NUL, which Postgres does not store), line and paragraph separators, and
+/// the characters that reorder the text around them (Unicode UAX #9: embeddings, overrides,
+/// isolates).
 fn is_not_allowed(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -19,7 +19,8 @@ const PEPPER: &str = "OTP_PEPPER";
 /// A code of ASCII digits, leading zeros included. It has no `Debug` and no `Display`.
 pub struct OtpCode(String);
 
-/// The lengths that codes may have: the shortest, and up to four digits more while somebody guesses.
+/// The lengths that codes may have: the shortest, and up to four digits more while somebody
+/// guesses.
 #[derive(Clone, Copy)]
 pub struct Lengths {
     shortest: usize,
@@ -34,8 +35,8 @@ pub struct Peppers {
     older: Vec<Hmac<Sha256>>,
 }
 
-/// HMAC-SHA256(pepper, E.164 ‖ 0 ‖ code) in base64, stored instead of a code. It includes the number,
-/// so a digest copied to another number's challenge is worthless.
+/// HMAC-SHA256(pepper, E.164 ‖ 0 ‖ code) in base64, stored instead of a code. It includes the
+/// number, so a digest copied to another number's challenge is worthless.
 pub type Digest = String;
 
 impl Lengths {
@@ -99,7 +100,8 @@ impl OtpCode {
 }
 
 impl Peppers {
-    /// Reads `OTP_PEPPER`: one or more secrets of at least 32 bytes, newest first, separated by commas.
+    /// Reads `OTP_PEPPER`: one or more secrets of at least 32 bytes, newest first, separated by
+    /// commas.
     pub fn from_env(env: &Env) -> Result<Self, config::Error> {
         let mut keys = peppers(env)?.into_iter().map(|pepper| {
             // HMAC takes keys of every length.
@@ -192,8 +194,9 @@ mod tests {
             .collect()
     }
 
-    /// A million codes of each length, by value in a thousand bins and by digit at each place. The bound
-    /// is the statistic's mean plus ten standard deviations: chance exceeds one in two million runs.
+    /// A million codes of each length, by value in a thousand bins and by digit at each place. The
+    /// bound is the statistic's mean plus ten standard deviations: chance exceeds one in two
+    /// million runs.
     #[test]
     fn a_million_codes_of_each_length_are_uniform_in_value_and_in_every_digit() {
         const CODES: u32 = 1_000_000;

@@ -63,8 +63,8 @@ impl PhoneNumber {
         &self.e164[..self.e164.len().saturating_sub(3)]
     }
 
-    /// The number's region (ISO 3166-1 alpha-2); `001` for a number of no country, `ZZ` if unknown. It
-    /// is finer than the calling code: `+1` has 25 regions.
+    /// The number's region (ISO 3166-1 alpha-2); `001` for a number of no country, `ZZ` if unknown.
+    /// It is finer than the calling code: `+1` has 25 regions.
     pub fn country(&self) -> &str {
         &self.country
     }
@@ -117,9 +117,9 @@ impl Parser {
 
     /// Parses the one number that `text` spells.
     ///
-    /// Beyond libphonenumber's rules this refuses texts of more than 64 bytes; all characters but ASCII
-    /// digits, spaces, `-`, `.`, brackets and one leading `+`; numbers that can only be dialled
-    /// locally; and numbers that do not survive a round trip through E.164.
+    /// Beyond libphonenumber's rules this refuses texts of more than 64 bytes; all characters but
+    /// ASCII digits, spaces, `-`, `.`, brackets and one leading `+`; numbers that can only be
+    /// dialled locally; and numbers that do not survive a round trip through E.164.
     pub fn parse(&self, text: &str) -> Result<PhoneNumber, Invalid> {
         if text.len() > LONGEST_TEXT || !is_plainly_written(text) {
             return Err(Invalid);
@@ -143,8 +143,8 @@ impl Parser {
 }
 
 impl SendPolicy {
-    /// Reads `ALLOWED_COUNTRIES`, which is required: `*`, or regions (ISO 3166-1 alpha-2) separated by
-    /// commas.
+    /// Reads `ALLOWED_COUNTRIES`, which is required: `*`, or regions (ISO 3166-1 alpha-2) separated
+    /// by commas.
     pub fn from_env(env: &Env) -> Result<Self, config::Error> {
         const NAME: &str = "ALLOWED_COUNTRIES";
         let regions = match env.required(NAME)? {
@@ -161,8 +161,8 @@ impl SendPolicy {
         Ok(Self { regions })
     }
 
-    /// Checks that a code may be sent to the number. Numbers that cost their caller, share that cost,
-    /// reach no personal phone or belong to no country are always refused.
+    /// Checks that a code may be sent to the number. Numbers that cost their caller, share that
+    /// cost, reach no personal phone or belong to no country are always refused.
     pub fn check(&self, phone: &PhoneNumber) -> Result<(), Refused> {
         let is_served_kind = match phone.parsed.get_type() {
             PhoneNumberType::PremiumRate

@@ -2,8 +2,8 @@
 
 use rand::{RngExt, rand_core::UnwrapErr, rngs::SysRng};
 
-/// The operating system's generator. It does not fail on a running Linux or macOS; if it did, a panic
-/// fails the request, because nothing could be made safely.
+/// The operating system's generator. It does not fail on a running Linux or macOS; if it did, a
+/// panic fails the request, because nothing could be made safely.
 pub(crate) fn generator() -> UnwrapErr<SysRng> {
     UnwrapErr(SysRng)
 }

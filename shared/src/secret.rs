@@ -13,8 +13,9 @@ use crate::{
 /// The longest that reading the secret takes, retries included. Lambda allows a start ten seconds.
 const TIMEOUT: Duration = Duration::from_secs(6);
 
-/// Replaces the variables `names` by the members of the secret `SECRET_ARN`, a JSON object of texts.
-/// A name that the secret does not hold becomes unset. Without `SECRET_ARN`, `env` stays as it is.
+/// Replaces the variables `names` by the members of the secret `SECRET_ARN`, a JSON object of
+/// texts. A name that the secret does not hold becomes unset. Without `SECRET_ARN`, `env` stays as
+/// it is.
 ///
 /// A function names the secrets that it uses, and keeps no others.
 pub async fn load(env: Env, names: &[&str]) -> Result<Env, config::Error> {

@@ -48,9 +48,10 @@ pub struct Lifetime {
 /// digest needs no key.
 pub type Digest = [u8; 32];
 
-/// Computes each token's successor: HMAC-SHA256 of its secret. We can recompute the successor without
-/// storing it, so a client that lost the response gets the same one. There is one key for every live
-/// pepper, newest first; the older ones let a client retry across a rotation. No `Debug`.
+/// Computes each token's successor: HMAC-SHA256 of its secret. We can recompute the successor
+/// without storing it, so a client that lost the response gets the same one. There is one key for
+/// every live pepper, newest first; the older ones let a client retry across a rotation. No
+/// `Debug`.
 struct Successors(Vec<Hmac<Sha256>>);
 
 /// The outcome of a refresh.
@@ -106,8 +107,8 @@ impl RefreshToken {
     /// The session's `id` in `sessions` and `sid` in access tokens: the first 32 hexadecimal digits
     /// of SHA-256("otp-auth session" ‖ handle).
     ///
-    /// It may be shown and logged. The handle may not, since it can end the session; the id does not
-    /// reveal the handle.
+    /// It may be shown and logged. The handle may not, since it can end the session; the id does
+    /// not reveal the handle.
     pub fn session_id(&self) -> String {
         let digest = Sha256::new()
             .chain_update(b"otp-auth session")
@@ -200,13 +201,13 @@ impl Sessions {
         })
     }
 
-    /// Replaces a token by its successor and extends the session: to `SESSION_IDLE_DAYS` from now, but
-    /// at most to `SESSION_MAX_DAYS` from its beginning.
+    /// Replaces a token by its successor and extends the session: to `SESSION_IDLE_DAYS` from now,
+    /// but at most to `SESSION_MAX_DAYS` from its beginning.
     ///
-    /// The row holds the digest of the newest token only. A token is the previous one exactly when the
-    /// row holds its successor's digest. For 60 seconds, longer than a failover takes, the previous
-    /// token gets the same successor again. Any other secret ends the session: only its owner and a
-    /// thief know the handle.
+    /// The row holds the digest of the newest token only. A token is the previous one exactly when
+    /// the row holds its successor's digest. For 60 seconds, longer than a failover takes, the
+    /// previous token gets the same successor again. Any other secret ends the session: only its
+    /// owner and a thief know the handle.
     pub async fn refresh(
         &self,
         token: &RefreshToken,
@@ -250,8 +251,8 @@ impl Sessions {
         )
     }
 
-    /// Ends the token's session, if there is one. The secret is not checked: a wrong one would end the
-    /// session at a refresh too.
+    /// Ends the token's session, if there is one. The secret is not checked: a wrong one would end
+    /// the session at a refresh too.
     pub async fn end(&self, token: &RefreshToken, deadline: Instant) -> Result<(), StoreError> {
         self.postgres
             .write_one(

@@ -1,8 +1,8 @@
-//! The sign-in after a right code: one statement uses the challenge, registers or finds the user and
-//! opens the session.
+//! The sign-in after a right code: one statement uses the challenge, registers or finds the user
+//! and opens the session.
 //!
-//! Postgres decides here whether a code was used before, by a unique key. Redis only says that it is
-//! right, see [`crate::challenge`].
+//! Postgres decides here whether a code was used before, by a unique key. Redis only says that it
+//! is right, see [`crate::challenge`].
 
 use tokio::time::Instant;
 use tokio_postgres::types::Type;

@@ -19,8 +19,8 @@ WITH used AS (
     ON CONFLICT (challenge_id) DO NOTHING
     RETURNING challenge_id
 ), signed_up AS (
-    -- The no-op DO UPDATE exists to return a row inserted after our snapshot; xmax = 0 marks our own
-    -- insert.
+    -- The no-op DO UPDATE exists to return a row inserted after our snapshot; xmax = 0 marks our
+    -- own insert.
     INSERT INTO users (name, phone_number)
     SELECT $3, $4 FROM used WHERE $2 IN ('signup', 'signup_or_login')
     ON CONFLICT (phone_number) DO UPDATE SET phone_number = EXCLUDED.phone_number

@@ -227,8 +227,8 @@ impl Sns {
                 tls::rustls_provider::CryptoMode::AwsLc,
             ))
             .build_https();
-        // The SDK would try three times, although a slow first try may have been sent. Connecting gets
-        // half of the time, so that an unreachable provider counts as refused.
+        // The SDK would try three times, although a slow first try may have been sent. Connecting
+        // gets half of the time, so that an unreachable provider counts as refused.
         let config = aws_config::defaults(BehaviorVersion::latest())
             .http_client(http)
             .retry_config(RetryConfig::disabled())
@@ -292,8 +292,8 @@ impl From<SdkError<PublishError>> for SendError {
     }
 }
 
-/// Whether a request may have left: the HTTP client failed, and not while it connected. Without any
-/// error of that client the SDK gave up before, for want of credentials for example.
+/// Tells if a request may have left: the HTTP client failed, and not while it connected. Without
+/// any error of that client the SDK gave up before, for want of credentials for example.
 fn reached_the_provider(error: &(dyn Error + 'static)) -> bool {
     match error.downcast_ref::<hyper_util::client::legacy::Error>() {
         Some(http) => !http.is_connect(),

@@ -1,7 +1,7 @@
 //! The connections to Postgres and Redis: opened at start, kept between events, replaced when dead.
 //!
-//! A function starts even if a store is down; each operation connects if it has to. An operation ends
-//! within the store's timeout and its request's deadline, reconnecting included.
+//! A function starts even if a store is down; each operation connects if it has to. An operation
+//! ends within the store's timeout and its request's deadline, reconnecting included.
 
 mod database_url;
 mod postgres;
@@ -19,8 +19,8 @@ pub use database_url::DatabaseUrl;
 pub use postgres::Postgres;
 pub use redis::Redis;
 
-/// A quarter of an operation's time is reserved for cancelling its statement, or for finding out that
-/// an idle connection is dead.
+/// A quarter of an operation's time is reserved for cancelling its statement, or for finding out
+/// that an idle connection is dead.
 const SMALL_SHARE: u32 = 4;
 
 /// A store operation that failed, or whose reply was lost.

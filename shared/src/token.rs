@@ -1,7 +1,7 @@
 //! Access tokens: JSON Web Tokens after RFC 9068, and the keys behind them.
 //!
-//! A key is parsed once, at start. A token chooses among our keys by its `kid` and nothing else: the
-//! algorithm is the key's own, and no key is ever fetched because a token names it.
+//! A key is parsed once, at start. A token chooses among our keys by its `kid` and nothing else:
+//! the algorithm is the key's own, and no key is ever fetched because a token names it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -30,8 +30,8 @@ use crate::{
 /// The lifetime of an access token.
 pub const LIFETIME: Duration = Duration::from_mins(15);
 
-/// The tolerated difference between the signer's and the verifier's clocks: a token is valid from this
-/// long before its `nbf` until this long after its `exp`.
+/// The tolerated difference between the signer's and the verifier's clocks: a token is valid from
+/// this long before its `nbf` until this long after its `exp`.
 pub const LEEWAY: Duration = Duration::from_secs(30);
 
 /// The `typ` of an access token, RFC 9068 §2.1.
@@ -177,8 +177,8 @@ pub struct KeySet<'a> {
 }
 
 /// The body of `/.well-known/openid-configuration`: the required members of `OpenID` Connect
-/// Discovery 1.0 §3 and RFC 8414 §2, for a service without an OAuth flow. Verifiers find the keys by
-/// `issuer` and `jwks_uri`.
+/// Discovery 1.0 §3 and RFC 8414 §2, for a service without an OAuth flow. Verifiers find the keys
+/// by `issuer` and `jwks_uri`.
 #[derive(Serialize)]
 pub struct Metadata<'a> {
     issuer: &'a str,

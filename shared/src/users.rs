@@ -1,8 +1,8 @@
 //! Registered users in Postgres.
 //!
 //! Every operation is one statement and one round trip, without a named prepared statement or a
-//! transaction block, so it works through RDS Proxy and `PgBouncer` in transaction mode. "Not found"
-//! is a value; an error is a fault of the store.
+//! transaction block, so it works through RDS Proxy and `PgBouncer` in transaction mode. "Not
+//! found" is a value; an error is a fault of the store.
 
 use std::sync::Arc;
 

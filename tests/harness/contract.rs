@@ -185,8 +185,8 @@ impl Route {
         }
     }
 
-    /// How the response breaks the contract, if it does. A fault of ours, 500, breaks it: the
-    /// contract has it, but nothing that a client or a store does may bring it about.
+    /// The way in which the response breaks the contract, if it does. A fault of ours, 500, breaks
+    /// it: the contract has it, but nothing that a client or a store does may bring it about.
     pub fn fault_of(self, response: &Response) -> Option<String> {
         let fault = |what: &str| Some(format!("{what}: {response:?}"));
         let is = |name: &str, value| response.headers.get(name).map(String::as_str) == Some(value);

@@ -120,14 +120,14 @@ impl Database {
         .await;
     }
 
-    /// How many users have this number.
+    /// The number of users with this phone number.
     pub async fn users_with(&self, phone: &str) -> i64 {
         let client = self.connect().await;
         let count = "SELECT count(*) FROM users WHERE phone_number = $1";
         client.query_one(count, &[&phone]).await.unwrap().get(0)
     }
 
-    /// How many users there are.
+    /// The number of users.
     pub async fn count_users(&self) -> i64 {
         let client = self.connect().await;
         let row = client.query_one("SELECT count(*) FROM users", &[]).await;
@@ -142,12 +142,12 @@ impl Lock {
 }
 
 impl Observer {
-    /// How many sessions others have in this database.
+    /// The number of other connections to this database.
     pub async fn sessions(&self) -> i64 {
         self.count("pid <> pg_backend_pid()").await
     }
 
-    /// How many of them wait for a lock.
+    /// The number of those that wait for a lock.
     pub async fn waiting(&self) -> i64 {
         self.count("wait_event_type = 'Lock'").await
     }

@@ -4,7 +4,7 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-/// How a request reaches a function.
+/// The gateway by which a request reaches a function.
 #[derive(Clone, Copy, Debug)]
 pub enum Gateway {
     /// An HTTP API, whose events have payload format 2.0.

@@ -25,7 +25,7 @@ pub struct Function {
     process: Child,
     log: Log,
     secrets: Secrets,
-    /// How many of its responses were HTTP responses.
+    /// The number of its responses that were HTTP responses.
     responses: usize,
     /// It was killed when it may have been about to respond.
     killed: bool,
@@ -33,7 +33,7 @@ pub struct Function {
 
 /// The sandbox of a function.
 pub struct Sandbox {
-    /// How long a response may take before Lambda cuts it off.
+    /// The time after which Lambda stops an invocation.
     pub timeout: Duration,
     /// It is frozen between events.
     pub freezes: bool,
@@ -117,7 +117,7 @@ impl Function {
         self.simulator.wait_for_frozen(PATIENCE).await.unwrap();
     }
 
-    /// How many extensions are registered, without which Lambda gives no sign of the end.
+    /// The number of registered extensions. Without one, Lambda does not signal the end.
     pub async fn extensions(&self) -> usize {
         self.simulator.extension_count().await
     }

@@ -57,7 +57,7 @@ pub use web::serve;
 /// A pepper of the right length.
 pub const PEPPER: &str = "tests-only-pepper-of-32-bytes-00";
 
-/// How long a condition is waited for before the test gives up.
+/// The time after which a test gives up waiting for a condition.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until `condition` holds.

@@ -106,8 +106,8 @@ impl Secrets {
         self.0.extend(parts.map(str::to_owned));
     }
 
-    /// Why the log must not hold this line. Every line is one JSON object; the `log` sender's own
-    /// line is there to show a code and a number.
+    /// The reason why the log must not hold this line, if there is one. Every line is one JSON
+    /// object; the `log` sender's own line is there to show a code and a number.
     pub fn fault_of(&self, line: &str) -> Option<String> {
         let Ok(Value::Object(_)) = serde_json::from_str(line) else {
             return Some(format!("not one JSON object: {line:?}"));

@@ -74,7 +74,7 @@ impl Provider {
         format!("http://{}", self.address)
     }
 
-    /// How many connections it has seen.
+    /// The number of connections so far.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }

@@ -62,7 +62,7 @@ struct Shared {
     round_trips: AtomicUsize,
     /// Flights that are under way for longer than they should be.
     delayed: AtomicUsize,
-    /// How many flights pass before the fault.
+    /// The number of flights that pass before the fault.
     fault: Mutex<Option<(usize, Fault)>>,
     faults_met: AtomicUsize,
 }
@@ -162,8 +162,8 @@ impl Proxy {
         *self.shared.fault.lock().unwrap() = None;
     }
 
-    /// How many flights have met a fault. One that meets the reply has done so when the server has
-    /// given it: what was asked for is done.
+    /// The number of flights that have met a fault. One that meets the reply has done so when the
+    /// server has given it: what was asked for is done.
     pub fn faults_met(&self) -> usize {
         self.shared.faults_met.load(Ordering::SeqCst)
     }
@@ -173,7 +173,7 @@ impl Proxy {
         self.shared.delayed.load(Ordering::SeqCst) > 0
     }
 
-    /// How often a client spoke after the server had: the round trips so far.
+    /// The round trips so far: the times that a client spoke after the server.
     pub fn round_trips(&self) -> usize {
         self.shared.round_trips.load(Ordering::SeqCst)
     }

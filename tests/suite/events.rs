@@ -92,7 +92,7 @@ struct Row {
     function: &'static str,
     event: Value,
     outcome: Outcome,
-    /// How the detail begins.
+    /// The beginning of the detail.
     detail: &'static str,
     /// The methods that a 405 allows.
     allow: Option<&'static str>,

@@ -44,7 +44,7 @@ async fn collect(service: &Service, count: usize) -> Vec<Challenge> {
     challenges
 }
 
-/// How many of so many wrong codes for each challenge are evaluated.
+/// The number of wrong codes that are evaluated, of so many for each challenge.
 async fn evaluated(service: &Service, challenges: &[Challenge], times: usize) -> usize {
     let mut evaluated = 0;
     for challenge in challenges {

@@ -1,4 +1,4 @@
-//! What a provider says decides whether the code counts as sent. The real SDK speaks to a provider
+//! The provider's reply decides if a code counts as sent. The real SDK speaks to a provider
 //! that misbehaves; the function is the real binary, because the SDK takes its endpoint from the
 //! process's environment.
 

@@ -23,7 +23,7 @@ async fn update(service: &Service, assignments: &str) {
     service.database.run(&update).await;
 }
 
-/// How many sessions there are for which this holds.
+/// The number of sessions for which this holds.
 async fn count(service: &Service, condition: &str) -> i64 {
     let database = service.database.connect().await;
     let statement = format!("SELECT count(*) FROM sessions WHERE {condition}");

@@ -1,4 +1,4 @@
-//! How a function starts, or refuses to, and what it writes.
+//! Starting a function: what it refuses, and what it writes.
 
 use harness::{Deployment, Function, Key, PEPPER, TO_THE_LOG, fresh_phone, local_settings};
 use serde_json::{Value, json};

@@ -93,8 +93,8 @@ pub struct Database {
 }
 
 impl Database {
-    /// Reads `DATABASE_URL`, see [`DatabaseUrl`], `DATABASE_IAM`, and `SSL_CERT_FILE`: the authorities to
-    /// verify against instead of the system's.
+    /// Reads `DATABASE_URL`, see [`DatabaseUrl`], `DATABASE_IAM`, and `SSL_CERT_FILE`: the
+    /// authorities to verify against instead of the system's.
     pub fn from_env(env: &Env) -> Result<Self, config::Error> {
         let url = DatabaseUrl::from_env(env)?;
         let options = PgConnectOptions::from_str(&url.text).map_err(|_| {
@@ -138,7 +138,8 @@ impl Database {
     }
 }
 
-/// Takes the lock before it looks for the newest migration, so that two concurrent calls revert two.
+/// Takes the lock before it looks for the newest migration, so that two concurrent calls revert
+/// two.
 async fn revert_newest(connection: &mut PgConnection) -> Result<(), MigrateError> {
     let mut unlocked = Migrator::with_migrations(MIGRATIONS.iter().cloned().collect());
     unlocked.set_locking(false);

@@ -104,8 +104,8 @@ impl Delivery {
         Ok(Success::new(outcome, &sent))
     }
 
-    /// Charges one request to the requester's address, or to its known device: the price of learning
-    /// that a number is registered, or that it is not.
+    /// Charges one request to the requester's address, or to its known device: the price of
+    /// learning that a number is registered, or that it is not.
     pub(crate) async fn charge_probe(
         &self,
         request: &CodeRequest<'_>,

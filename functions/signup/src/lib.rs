@@ -1,7 +1,7 @@
 //! `POST /signup` and `POST /login`: a phone number in, a code by SMS out.
 //!
-//! With `REVEAL_REGISTERED=true` both say who is registered. With `false` neither does: every number
-//! gets the same response, because every number gets a code.
+//! With `REVEAL_REGISTERED=true` both say who is registered. With `false` neither does: every
+//! number gets the same response, because every number gets a code.
 
 mod delivery;
 mod log_in;

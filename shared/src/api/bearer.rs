@@ -1,8 +1,8 @@
 //! Routes behind a bearer token (RFC 6750).
 //!
-//! Our own routes call [`authenticate`]. Other services of a workspace use [`BearerLayer`]: a service
-//! below it takes [`Authenticated`], which only the layer makes. Either way a handler gets [`Claims`]
-//! from a valid token and from nowhere else.
+//! Our own routes call [`authenticate`]. Other services of a workspace use [`BearerLayer`]: a
+//! service below it takes [`Authenticated`], which only the layer makes. Either way a handler gets
+//! [`Claims`] from a valid token and from nowhere else.
 //!
 //! ```compile_fail,E0451
 //! // A handler cannot invent claims.
@@ -121,8 +121,8 @@ impl Deref for Authenticated {
     }
 }
 
-/// The claims of the request's access token. No store is asked: a handler finds out if the session is
-/// alive in the statement that it sends anyway.
+/// The claims of the request's access token. No store is asked: a handler finds out if the session
+/// is alive in the statement that it sends anyway.
 pub fn authenticate(request: &Request, verifier: &Verifier) -> Result<Claims, Unauthenticated> {
     let token = request
         .headers()

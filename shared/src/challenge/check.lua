@@ -24,17 +24,18 @@
 --               {"mismatch": {remaining}}   counted; `remaining` attempts are left
 --               {"matched": {id, purpose, name, device, is_first}}
 --
--- Digests are keyed with a secret that clients don't know, so the time of a comparison reveals nothing.
+-- Digests are keyed with a secret that clients don't know, so the time of a comparison reveals
+-- nothing.
 
 local latest, unanswered, range = KEYS[1], KEYS[2], KEYS[3]
 local most_trust = 20
--- Less than a whole code, so that a range's first answer earns no code yet. An attacker who walks many
--- ranges would get that code in all of them in which one person lives.
+-- Less than a whole code, so that a range's first answer earns no code yet. An attacker who walks
+-- many ranges would get that code in all of them in which one person lives.
 local earned_by_answer = 0.9
 -- Every answer takes this much off the service's misses, so that a large service keeps short codes.
 local miss_per_answer = 1 / 50
--- From this many times its count on, the service's bucket of misses voids pending codes of tier 1 and
--- of tier 2: a quarter beyond the point where issue.lua stops sending them.
+-- From this many times its count on, the service's bucket of misses voids pending codes of tier 1
+-- and of tier 2: a quarter beyond the point where issue.lua stops sending them.
 local void_from = { 1.25, 1.5 }
 
 local by_id = arguments.id ~= nil
@@ -125,8 +126,8 @@ end
 -- Only the first match refunds anything: a replayed code must not.
 local is_first = redis.call('HSETNX', code_key, 'matched', 1) == 1
 if is_first then
-  -- Refund the misses of whoever matched, and nobody else's: by id those made by id, otherwise those
-  -- made from the same address without it.
+  -- Refund the misses of whoever matched, and nobody else's: by id those made by id, otherwise
+  -- those made from the same address without it.
   if of_phone and weight > 0 and own_wrong > 0 then
     take(of_phone, -own_wrong * weight)
   end

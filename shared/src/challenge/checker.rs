@@ -34,8 +34,8 @@ pub struct Checker {
 pub enum Check {
     /// The code is right. It may have been used before.
     Matched(Matched),
-    /// The code is wrong. `remaining` attempts are left for this challenge; `None` for a code of another
-    /// length than the challenge's, which costs no attempt.
+    /// The code is wrong. `remaining` attempts are left for this challenge; `None` for a code of
+    /// another length than the challenge's, which costs no attempt.
     Mismatch { remaining: Option<u32> },
     /// No attempts are left for this challenge, or for this phone.
     Exhausted { retry_after: Duration },
@@ -121,8 +121,8 @@ impl Checker {
         self.store.redis.connect().await;
     }
 
-    /// Compares `code` with that of the phone's challenge `id`, or of its newest one, and counts a wrong
-    /// code.
+    /// Compares `code` with that of the phone's challenge `id`, or of its newest one, and counts a
+    /// wrong code.
     pub async fn check(
         &self,
         phone: &PhoneNumber,

@@ -1,6 +1,6 @@
--- Issues a challenge: checks every limit, takes from all or from none, chooses the code's length and
--- stores the challenge. If the phone's limit refuses, the requester may share the code that was sent
--- last.
+-- Issues a challenge: checks every limit, takes from all or from none, chooses the code's length
+-- and stores the challenge. If the phone's limit refuses, the requester may share the code that was
+-- sent last.
 --
 -- KEYS     1  challenge     by its id
 --          2  latest        the id of the phone's newest challenge
@@ -28,10 +28,11 @@
 --               {"limited": {kind, wait_us}}
 --               "revoked": the requester has given up already
 --
--- How a range earns trust. A new range has `count` codes. Each one sent costs one. An answer refunds
--- its phone's codes and earns nine tenths of a code (check.lua). A range with none left gets a single
--- code `wait_us` × 2^strikes after its last, and a strike with it. There is no other refill. While less
--- than half of the total is left, a range that never answered gets one code per `wait_us` only.
+-- How a range earns trust. A new range has `count` codes. Each one sent costs one. An answer
+-- refunds its phone's codes and earns nine tenths of a code (check.lua). A range with none left
+-- gets a single code `wait_us` × 2^strikes after its last, and a strike with it. There is no other
+-- refill. While less than half of the total is left, a range that never answered gets one code per
+-- `wait_us` only.
 
 local challenge, latest, unanswered, range = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local longest_wait_us = 30 * 86400 * 1000000
@@ -82,8 +83,9 @@ if trust then
   end
 end
 
--- The code's tier, 1 the shortest. A full bucket of misses raises it by one, and by two from this many
--- times its count. Known devices keep short codes: strangers cannot send requests in their name.
+-- The code's tier, 1 the shortest. A full bucket of misses raises it by one, and by two from this
+-- many times its count. Known devices keep short codes: strangers cannot send requests in their
+-- name.
 local two_tiers_from = { phone = 2, total = 1.25 }
 local tier, full_misses = 1, {}
 for i, whose in ipairs({ 'phone', 'total' }) do
@@ -101,12 +103,13 @@ tier = math.min(tier, #codes)
 local code = codes[tier]
 
 -- When a stranger has exhausted a phone's limit, its owner still receives the codes. A requester at
--- another address than the newest code's may share that code: they get a challenge of their own, with a
--- secret id and its own attempts. The code is still used once. Sharing takes one of the address's limit.
+-- another address than the newest code's may share that code: they get a challenge of their own,
+-- with a secret id and its own attempts. The code is still used once. Sharing takes one of the
+-- address's limit.
 --
--- Sharing must not give anybody more guesses. It is refused where a new code would be longer, so short
--- codes under attack are not shared; and while the service's misses are twice full, so attempts at one
--- long code are bounded too. Known devices and their codes never share.
+-- Sharing must not give anybody more guesses. It is refused where a new code would be longer, so
+-- short codes under attack are not shared; and while the service's misses are twice full, so
+-- attempts at one long code are bounded too. Known devices and their codes never share.
 local function share_newest_code()
   local of_service = arguments.misses.total
   local newest = kind == 'phone' and wait > arguments.cool_down_us

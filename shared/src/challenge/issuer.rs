@@ -53,8 +53,8 @@ pub enum IssueOutcome {
         /// The full buckets of misses, which made the code longer if there is a longer length.
         full_misses: Vec<FullMisses>,
     },
-    /// No code may be sent. The challenge shares the phone's newest code, which a requester at another
-    /// address caused.
+    /// No code may be sent. The challenge shares the phone's newest code, which a requester at
+    /// another address caused.
     Shared {
         /// Digits of that code.
         code_length: usize,
@@ -267,9 +267,9 @@ impl Issuer {
         self.lengths.all().map(choice).collect()
     }
 
-    /// Revokes a challenge whose message was certainly not sent, and refunds the range, the country,
-    /// the total and the ceilings. Redis ignores an issue request that arrives after its challenge was
-    /// revoked. Repeating a revocation changes nothing.
+    /// Revokes a challenge whose message was certainly not sent, and refunds the range, the
+    /// country, the total and the ceilings. Redis ignores an issue request that arrives after its
+    /// challenge was revoked. Repeating a revocation changes nothing.
     pub async fn revoke(
         &self,
         request: &CodeRequest<'_>,
@@ -296,8 +296,8 @@ impl Issuer {
         }
     }
 
-    /// Takes one of the address's limit, or of the known device's, for a response that sends nothing
-    /// but reveals something. Returns the exhausted limit, if there is one.
+    /// Takes one of the address's limit, or of the known device's, for a response that sends
+    /// nothing but reveals something. Returns the exhausted limit, if there is one.
     pub async fn probe(
         &self,
         request: &CodeRequest<'_>,

@@ -4,16 +4,16 @@
 -- (GCRA). Its key holds the time in microseconds at which the bucket will be full again if nothing
 -- more is taken. A missing key is a full bucket. Key expiry only frees memory.
 --
--- A limit in the arguments is {kind, count, period_us}. `with_state` adds its key, `step_us` (the time
--- in which one is refilled) and `full_at`.
+-- A limit in the arguments is {kind, count, period_us}. `with_state` adds its key, `step_us` (the
+-- time in which one is refilled) and `full_at`.
 
 local arguments = cjson.decode(ARGV[1])
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2] + arguments.offset_ms * 1000
 
--- How long a range's trust is remembered. Longer than the longest wait, or that wait would end in a new
--- range's trust.
+-- How long a range's trust is remembered. Longer than the longest wait, or that wait would end in a
+-- new range's trust.
 local range_memory_ms = 60 * 86400000
 
 local function with_state(limit, key, stored)

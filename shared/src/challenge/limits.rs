@@ -52,8 +52,8 @@ struct Rate {
     seconds: u32,
 }
 
-/// The address of a client: an IPv4 address, or the /64 of an IPv6 address, since one customer usually
-/// has a whole /64.
+/// The address of a client: an IPv4 address, or the /64 of an IPv6 address, since one customer
+/// usually has a whole /64.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientAddress(String);
 
@@ -164,7 +164,7 @@ impl SendLimits {
         })
     }
 
-    /// The time after which a phone may ask again, by the first rate of its limit.
+    /// The least time between two codes for a phone: the first rate of its limit.
     pub fn cool_down(&self) -> Duration {
         let first = self.phone.rates.first();
         first.map_or(Duration::ZERO, |rate| {

@@ -1,5 +1,5 @@
--- Takes from limits and does nothing else: the price of a response that sends no message but reveals
--- something.
+-- Takes from limits and does nothing else: the price of a response that sends no message but
+-- reveals something.
 --
 -- KEYS     the limits, in the order of `limits`
 -- ARGV[1]  JSON:

@@ -66,8 +66,8 @@ impl DatabaseUrl {
         })
     }
 
-    /// Reads `DATABASE_IAM`: with `true`, the URL's user logs in by IAM instead of a password. An IAM
-    /// token is as sensitive as a password: unencrypted only to this machine.
+    /// Reads `DATABASE_IAM`: with `true`, the URL's user logs in by IAM instead of a password. An
+    /// IAM token is as sensitive as a password: unencrypted only to this machine.
     pub fn iam_login(&self, env: &Env) -> Result<Option<IamLogin>, config::Error> {
         const NAME: &str = "DATABASE_IAM";
         if !env.flag(NAME, false)? {

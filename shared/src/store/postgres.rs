@@ -87,8 +87,8 @@ impl Postgres {
         }
     }
 
-    /// Runs a statement that changes nothing and returns its one row. If the server or the connection
-    /// fails, it retries once on a new connection.
+    /// Runs a statement that changes nothing and returns its one row. If the server or the
+    /// connection fails, it retries once on a new connection.
     pub async fn read_one(
         &self,
         statement: &str,
@@ -124,9 +124,9 @@ impl Postgres {
         until - self.timeout / SMALL_SHARE
     }
 
-    /// Runs a statement once. If it takes too long, the server is asked to cancel it, and its reply to
-    /// that decides: otherwise a statement that waits for a lock could commit after we reported a
-    /// failure.
+    /// Runs a statement once. If it takes too long, the server is asked to cancel it, and its reply
+    /// to that decides: otherwise a statement that waits for a lock could commit after we reported
+    /// a failure.
     async fn run_until(
         &self,
         until: Instant,
@@ -164,8 +164,8 @@ impl Postgres {
         });
     }
 
-    /// One round trip: an unnamed statement with declared parameter types. A server that has become a
-    /// standby refuses to write; then it retries once on a new connection.
+    /// One round trip: an unnamed statement with declared parameter types. A server that has become
+    /// a standby refuses to write; then it retries once on a new connection.
     async fn run(&self, statement: &str, parameters: Parameters<'_>) -> Result<Row, StoreError> {
         let mut session = self.session().await?;
         let mut ran = session.client.query_typed_one(statement, parameters).await;

@@ -98,8 +98,8 @@ impl Redis {
         }
     }
 
-    /// The deadline of the first try. A network device may have dropped a connection that was idle for
-    /// long; then the first try must leave time for a second one.
+    /// The deadline of the first try. A network device may have dropped a connection that was idle
+    /// for long; then the first try must leave time for a second one.
     fn first_try(&self, until: Instant) -> Instant {
         if self.last_use.is_long_ago(self.timeout) {
             until.min(Instant::now() + self.timeout / SMALL_SHARE)

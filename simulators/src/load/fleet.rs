@@ -19,7 +19,7 @@ use tokio::{
     sync::Semaphore,
 };
 
-/// What Lambda would end a request after.
+/// The time after which Lambda would stop a request.
 const LAMBDA_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The processes of one function.
@@ -33,7 +33,7 @@ struct Instance {
     process: Child,
 }
 
-/// What became of one event.
+/// The outcome of one event.
 pub struct Exchange {
     /// `None` if the invocation failed.
     pub response: Option<Response>,
@@ -42,8 +42,8 @@ pub struct Exchange {
 }
 
 impl Fleet {
-    /// So many processes of the function, whose binary is in the folder `FUNCTIONS`. They write their
-    /// logs into `logs`.
+    /// So many processes of the function, whose binary is in the folder `FUNCTIONS`. They write
+    /// their logs into `logs`.
     pub async fn start(route: Route, size: usize, settings: &[(&str, &str)], logs: &Path) -> Self {
         let name = route.function();
         let folder = env::var_os("FUNCTIONS").expect("FUNCTIONS: run through make load");
@@ -106,7 +106,7 @@ impl Fleet {
         }
     }
 
-    /// How many processes have ended although nobody told them to.
+    /// The number of processes that ended unasked.
     pub fn ended(&self) -> usize {
         let mut instances = self.idle.borrow_mut();
         let ended = |instance: &mut Instance| instance.process.try_wait().unwrap().is_some();
@@ -117,8 +117,8 @@ impl Fleet {
     }
 }
 
-/// The simulator's news of an invocation can be missed by one who has just looked, so it is looked at
-/// again; what was missed seems to have taken that much longer.
+/// The simulator's news of an invocation can be missed by one who has just looked, so it is looked
+/// at again; what was missed seems to have taken that much longer.
 async fn completed(simulator: &Simulator, id: &str) -> Option<InvocationState> {
     const LOOK_AGAIN: Duration = Duration::from_millis(100);
     for _ in 0..2 * LAMBDA_TIMEOUT.as_secs() * 10 {

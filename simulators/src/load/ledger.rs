@@ -9,7 +9,8 @@ use harness::{Response, Route};
 
 use crate::fleet::Exchange;
 
-/// What a request may take: the functions' own deadline, and what the machine takes for handing it on.
+/// The longest time of a request: the functions' own deadline, and the machine's time to pass it
+/// on.
 const IN_TIME: Duration = Duration::from_secs(9);
 
 #[derive(Default)]
@@ -17,13 +18,13 @@ pub struct Ledger {
     /// By function, status and `code`.
     pub counts: BTreeMap<(&'static str, u64, String), u64>,
     pub times: Vec<Duration>,
-    /// What must not have happened.
+    /// Contradictions.
     pub faults: Vec<String>,
     /// The users of responses: id and name by number.
     pub registered: HashMap<String, (u64, String)>,
     /// Challenges by id: the number that each is for, and whether its code has let somebody in.
     pub challenges: HashMap<String, (String, bool)>,
-    /// How many codes a number was told that it was sent.
+    /// The number of codes that were reported as sent, by phone.
     pub sent: HashMap<String, u64>,
     /// The numbers whose right code was sent back, whatever came of it.
     pub proven: HashSet<String>,
@@ -33,7 +34,7 @@ pub struct Ledger {
     pub granted: HashMap<String, u64>,
     /// Wrong codes of an address that were evaluated.
     pub evaluated: HashMap<String, u64>,
-    /// When the store was told to stop, and when it was back.
+    /// The times at which the store was stopped and was back.
     pub outage: Option<(Instant, Option<Instant>)>,
 }
 
@@ -98,7 +99,7 @@ impl Ledger {
         *self.counts.entry(key).or_default() += 1;
     }
 
-    /// Whether the request and the outage were at the same time.
+    /// Tells if the request and the outage overlapped.
     fn is_excused(&self, exchange: &Exchange) -> bool {
         self.outage.is_some_and(|(down, back)| {
             exchange.ended >= down && back.is_none_or(|back| exchange.begun <= back)

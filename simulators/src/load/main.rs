@@ -1,6 +1,6 @@
 //! Runs 80 processes of the functions under honest and hostile people for a minute, and restarts a
-//! store in the middle. Then it compares all responses, messages and rows. Ends with an error at the
-//! first contradiction, and prints its figures.
+//! store in the middle. Then it compares all responses, messages and rows. Ends with an error at
+//! the first contradiction, and prints its figures.
 //!
 //!     load [SECONDS]
 #![allow(
@@ -37,7 +37,7 @@ use world::World;
 
 /// Processes of each function.
 const PROCESSES: usize = 32;
-/// How long the restarted store is away.
+/// The time for which the restarted store is away.
 const AWAY: Duration = Duration::from_secs(3);
 
 /// Limits that are reached, so that they can be seen to hold; the others have their defaults. Per

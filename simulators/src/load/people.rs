@@ -1,4 +1,4 @@
-//! Who comes: honest people, and those who try what must not work. Each checks what they are told.
+//! Honest people and attackers. Each checks the responses that they get.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -13,12 +13,12 @@ pub struct Sent {
     phone: String,
     challenge: String,
     code: String,
-    /// How often Redis had been emptied by then.
+    /// The number of times that Redis had been emptied by then.
     epoch: usize,
 }
 
-/// Signs up, now and then mistypes the code once, gets in, tries what no longer works, and then logs in,
-/// refreshes and logs out.
+/// Signs up, now and then mistypes the code once, gets in, tries what no longer works, and then
+/// logs in, refreshes and logs out.
 pub async fn honest(world: &World) {
     while world.goes_on() {
         let (phone, address) = (world.phone(), world.address());
@@ -108,12 +108,13 @@ pub async fn impatient(world: &World) {
         }
         let others = responses.iter().filter(|a| is_not(a, 200));
         others.for_each(|response| world.expect(response, &["otp_expired"], sent.epoch));
-        // Where nobody was told that they are in, one who asks again is, or has been all along.
+        // Where no response said that they are in, one who retries is, or has been all along.
         get_in(world, &sent, &address).await;
     }
 }
 
-/// Guesses at one number without the id from many addresses, twelve times at once. Then its owner gets in.
+/// Guesses at one number without the id from many addresses, twelve times at once. Then its owner
+/// gets in.
 pub async fn guesser(world: &World) {
     while world.goes_on() {
         let phone = world.phone();
@@ -243,9 +244,9 @@ async fn signed_up(world: &World, phone: &str, address: &str) -> Option<Sent> {
     None
 }
 
-/// Sends the right code until it is decided, also when the time is over: a code that was sent is not
-/// lost with an outage of Postgres. `None` if the number is not registered with it, else the response if
-/// it was not lost.
+/// Sends the right code until it is decided, also when the time is over: a code that was sent is
+/// not lost with an outage of Postgres. `None` if the number is not registered with it, else the
+/// response if it was not lost.
 async fn get_in(world: &World, sent: &Sent, address: &str) -> Option<Option<Response>> {
     world.ledger().proven.insert(sent.phone.clone());
     loop {

@@ -25,8 +25,8 @@ pub struct PostgresServer {
 }
 
 impl PostgresServer {
-    /// Starts the server of the folder `POSTGRES`. Unlike those of the tests it writes to the disk as
-    /// it does in earnest, since it is going to be restarted.
+    /// Starts the server of the folder `POSTGRES`. Unlike those of the tests it writes to the disk
+    /// as it does in earnest, since it is going to be restarted.
     pub async fn start() -> Self {
         let programs = std::env::var_os("POSTGRES").expect("POSTGRES: run through make load");
         let folder = tempfile::tempdir().unwrap();

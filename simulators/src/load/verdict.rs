@@ -100,8 +100,8 @@ pub async fn print(
     ledger.faults.is_empty()
 }
 
-/// What a limit of `count` in `seconds` lets through in a time: all of it at once, and what comes
-/// back meanwhile; all at once again whenever Redis forgets.
+/// The number that a limit of `count` in `seconds` admits in a time: all of it at once, and what
+/// comes back meanwhile; all at once again whenever Redis forgets.
 fn bound(count: u64, seconds: u64, time: Duration, epochs: u64) -> u64 {
     let time = time.as_secs() + 1;
     count * epochs + count * time / seconds

@@ -49,7 +49,7 @@ impl World {
         Instant::now() < self.ends
     }
 
-    /// How often Redis has lost its memory.
+    /// The number of times that Redis has lost its memory.
     pub fn epoch(&self) -> usize {
         self.epoch.get()
     }
@@ -140,8 +140,8 @@ impl World {
             .enter(route, body.as_bytes(), address, exchange)
     }
 
-    /// A response must have one of these codes; 503 is the ledger's to judge, and a code is gone when
-    /// Redis has lost its memory since.
+    /// A response must have one of these codes; 503 is the ledger's to judge, and a code is gone
+    /// when Redis has lost its memory since.
     pub fn expect(&self, response: &Option<Response>, codes: &[&str], epoch: usize) {
         let Some(response) = response else { return };
         let code = response.text("code");

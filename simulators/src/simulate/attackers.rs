@@ -61,8 +61,8 @@ impl Times {
     }
 }
 
-/// The refusals that an attacker remembers, by phone or range. While a `Retry-After` lasts it asks again
-/// every ten minutes only: its other attempts would be refused too.
+/// The refusals that an attacker remembers, by phone or range. While a `Retry-After` lasts it
+/// retries every ten minutes only: its other attempts would be refused too.
 #[derive(Default)]
 struct Refusals(HashMap<String, Remembered>);
 

@@ -13,7 +13,7 @@ struct Country {
     share: u32,
     /// Calling code and first digits of mobile numbers.
     prefixes: &'static [&'static str],
-    /// How many digits follow the prefix.
+    /// The number of digits after the prefix.
     digits: u32,
 }
 
@@ -87,7 +87,8 @@ pub fn range_of(phone: &str) -> &str {
     &phone[..phone.len() - 3]
 }
 
-/// Draws numbers that libphonenumber holds for valid ones of the country, and that the send policy allows.
+/// Draws numbers that libphonenumber holds for valid ones of the country, and that the send policy
+/// allows.
 pub struct Numbers {
     parser: Parser,
     send_policy: SendPolicy,

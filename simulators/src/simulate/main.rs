@@ -1,10 +1,10 @@
-//! Simulates days of honest people and attackers against the functions' own handlers, over a real Redis
-//! and a real Postgres, and prints what came of it as the tables of `docs/abuse.md`. Ends with a failure
-//! when a scenario comes to less than it must.
+//! Simulates days of honest people and attackers against the functions' own handlers, over a real
+//! Redis and a real Postgres, and prints what came of it as the tables of `docs/abuse.md`. Ends
+//! with a failure when a scenario comes to less than it must.
 //!
 //! Time is chosen through the scripts' clock offset: a day takes seconds. All chance comes from one
-//! seed, but for the codes. Redis's clock runs on meanwhile, so two events less than a few milliseconds apart may
-//! change places, and a figure its last digits from run to run.
+//! seed, but for the codes. Redis's clock runs on meanwhile, so two events less than a few
+//! milliseconds apart may change places, and a figure its last digits from run to run.
 #![allow(
     clippy::expect_used,
     clippy::large_futures,
@@ -40,7 +40,8 @@ use service::Service;
 use simulation::Simulation;
 use world::World;
 
-/// The first argument of a process that simulates one scenario, before its name and the outcome's file.
+/// The first argument of a process that simulates one scenario, before its name and the outcome's
+/// file.
 const CHILD: &str = "--child";
 
 fn main() -> ExitCode {
@@ -78,8 +79,8 @@ fn scenario(name: &str) -> &'static Scenario {
     named.unwrap_or_else(|| panic!("no scenario {name}"))
 }
 
-/// As many at a time as there are processors, each in a process of its own. One that breaks off has no
-/// result, and costs the others nothing.
+/// As many at a time as there are processors, each in a process of its own. One that breaks off has
+/// no result, and costs the others nothing.
 fn run_all(scenarios: &[&'static Scenario]) -> Vec<report::Result> {
     let next = AtomicUsize::new(0);
     let work = || {

@@ -1,4 +1,4 @@
-//! What happened in a scenario, as its process writes it for the report.
+//! The outcome of a scenario, as its process writes it for the report.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub enum Role {
     VictimOnNewDevice,
 }
 
-/// What happened to the people of one role on one day.
+/// The outcome for the people of one role on one day.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Group {
     /// Without those who abandon.
@@ -47,7 +47,8 @@ pub struct Outcome {
     pub days: Vec<Day>,
     pub people_messages: u32,
     pub people_refusals: Refusals,
-    /// Why people gave up: the limit that refused them last, or `messages` that did not arrive.
+    /// The reasons why people gave up: the limit that refused them last, or `messages` that were
+    /// lost.
     pub gave_up: Refusals,
     pub attempts: u32,
     pub attacker_refusals: Refusals,

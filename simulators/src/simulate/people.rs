@@ -8,7 +8,8 @@ use crate::countries::{self, Numbers, Range};
 
 pub const DAY: Duration = Duration::from_hours(24);
 
-/// Addresses of mobile carriers, each for as many people as its place in a Zipf distribution gives it.
+/// Addresses of mobile carriers, each for as many people as its place in a Zipf distribution gives
+/// it.
 pub const CARRIERS: usize = 30;
 /// Of ten people, how many come from these addresses.
 const BEHIND_CARRIERS: usize = 4;
@@ -80,8 +81,8 @@ impl Population {
             .collect()
     }
 
-    /// Most numbers lie where chance puts them; some in paid ranges, because an operator who shares its
-    /// revenue also has customers.
+    /// Most numbers lie where chance puts them; some in paid ranges, because an operator who shares
+    /// its revenue also has customers.
     fn draw_number(
         self,
         numbers: &Numbers,

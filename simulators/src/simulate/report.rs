@@ -12,7 +12,7 @@ const CENTS_PER_MESSAGE: u32 = 10;
 
 pub type Result = (&'static Scenario, Outcome);
 
-/// Who got in, and the cost.
+/// The people who got in, and the cost.
 pub fn results(results: &[Result]) -> String {
     let mut table = String::from(
         "| | Scenario | People who get in | of those outside the attack | known devices | \
@@ -64,7 +64,7 @@ pub fn refusals(results: &[Result]) -> String {
     table
 }
 
-/// What only some scenarios have.
+/// Figures that only some scenarios have.
 pub fn details(results: &[Result]) -> String {
     let mut list = String::new();
     for (scenario, outcome) in results {

@@ -281,7 +281,7 @@ impl Scenario {
 }
 
 impl Attack {
-    /// How many ranges have an operator that pays for messages.
+    /// The number of ranges with an operator that pays for messages.
     pub fn paid_ranges(self) -> usize {
         match self {
             Self::Pumping { paid, .. } => paid,
@@ -299,7 +299,7 @@ impl Attack {
         }
     }
 
-    /// How many registered numbers are attacked.
+    /// The number of registered numbers under attack.
     pub fn targets(self) -> usize {
         match self {
             Self::LogIns { numbers, .. } | Self::Guessing { numbers, .. } => numbers,

@@ -1,5 +1,5 @@
-//! The service as its clients meet it, at a chosen time: the handlers of `signup` and `verify` in this
-//! process, over a Redis server and a database of their own.
+//! The service as its clients meet it, at a chosen time: the handlers of `signup` and `verify` in
+//! this process, over a Redis server and a database of their own.
 
 use std::{
     collections::HashMap,
@@ -108,8 +108,8 @@ pub struct Refusal {
 }
 
 impl Service {
-    /// Expects that this process's stdout is piped into its stdin. The handlers write one line per request,
-    /// and only there it says which limit refused.
+    /// Expects that this process's stdout is piped into its stdin. The handlers write one line per
+    /// request, and only there it says which limit refused.
     pub async fn start(own: &[(&str, &str)]) -> Self {
         let codes = Codes::default();
         let collect = codes.clone().with_filter(LevelFilter::INFO);
@@ -163,7 +163,7 @@ impl Service {
         self.read_asked(&response, ask.phone)
     }
 
-    /// How many requests have reached the provider that rejects.
+    /// The number of requests that reached the rejecting provider.
     pub fn rejected_messages(&self) -> usize {
         self.provider.requests().len()
     }
@@ -262,7 +262,7 @@ fn refusal(body: &Value, line: &Value) -> Refusal {
     }
 }
 
-/// What Redis has to add to its clock to make it `at`. Its clock is ours, and runs on meanwhile.
+/// The offset that moves Redis's clock to `at`. Its clock is ours, and runs on meanwhile.
 fn offset(at: Duration) -> i64 {
     let simulated = i64::try_from((MIDNIGHT + at).as_millis()).unwrap();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();

@@ -22,9 +22,9 @@ const ARRIVES: f64 = 0.9;
 const MISTYPED: f64 = 0.08;
 /// After so many codes a person gives up.
 const ASKS: u32 = 3;
-/// How often somebody who was refused tries again.
+/// The number of retries of a refused person.
 const RETRIES: u32 = 2;
-/// How long a locked-out victim tries, however often that is.
+/// The time for which a locked-out victim retries.
 const VICTIMS_PATIENCE: Duration = Duration::from_mins(150);
 
 pub struct Simulation<'a, A> {
@@ -58,7 +58,7 @@ struct Event {
     step: Step,
 }
 
-/// What a visitor is about to do.
+/// A visitor's next step.
 #[derive(Clone)]
 enum Step {
     Ask,

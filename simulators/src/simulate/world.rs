@@ -1,4 +1,5 @@
-//! The world of one scenario: numbers, addresses, and who comes on which day. All of it from one seed.
+//! The world of one scenario: numbers, addresses, and who comes on which day. All of it from one
+//! seed.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -21,16 +22,16 @@ const HIRED_PHONES: usize = 10;
 /// Ranges of the dense town.
 const TOWN: usize = 40;
 
-/// The registered numbers, by their place in `World::registered`: those of people who come back on known
-/// devices, those that an attacker goes for, and those of people who log in on a new device. Each group
-/// shares some with the next.
+/// The registered numbers, by their place in `World::registered`: those of people who come back on
+/// known devices, those that an attacker goes for, and those of people who log in on a new device.
+/// Each group shares some with the next.
 const ON_KNOWN_DEVICES: usize = 500;
 const FIRST_TARGET: usize = 400;
 const LOG_INS: usize = 500;
 const LOG_INS_OF_TARGETS: usize = 100;
-/// How many known devices are in attacked ranges, and as many behind attacked addresses.
+/// The number of known devices in attacked ranges, and of those behind attacked addresses.
 const EXPOSED_DEVICES: usize = 50;
-/// When a locked-out victim comes on a known device and when on a new one, by the hour.
+/// The hours at which a locked-out victim comes on a known device and on a new one.
 const VICTIM_COMES: [(u64, Role); 6] = [
     (8, Role::VictimOnKnownDevice),
     (10, Role::VictimOnNewDevice),
@@ -109,7 +110,7 @@ impl World {
         &self.registered[FIRST_TARGET..][..self.scenario.attack.targets()]
     }
 
-    /// Who comes on the day, counted from the warm-up day.
+    /// The visitors of a day, counted from the warm-up day.
     pub fn visits(&self, day: usize) -> Vec<Visit> {
         let attacked: HashSet<&str> = self.attacked.iter().map(String::as_str).collect();
         let sign_up = |person: &Person| Visit {
@@ -188,7 +189,8 @@ fn attacker_addresses(hired: Vec<String>) -> Vec<String> {
     hired.into_iter().chain(rented).collect()
 }
 
-/// Those who submit their codes, first some who live in attacked ranges and some behind attacked addresses.
+/// Those who submit their codes, first some who live in attacked ranges and some behind attacked
+/// addresses.
 fn registered(people: &[Person], attacked: &[Range], hired: &[String]) -> Vec<Person> {
     let mut shuffled: Vec<Person> = people.iter().filter(|p| !p.abandons).cloned().collect();
     shuffled.shuffle(&mut random("registered"));

@@ -180,8 +180,8 @@ async fn a_request_that_redis_hears_too_late_takes_nothing_and_is_not_the_newest
     assert!(left <= 43_200_000, "two sends were taken: {left}");
 }
 
-/// What a restart of Postgres says to its clients: `terminating connection due to administrator
-/// command`.
+/// The message of a restarting Postgres to its clients: `terminating connection due to
+/// administrator command`.
 #[tokio::test]
 async fn sessions_that_postgres_ends_are_replaced_unnoticed() {
     let service = start(&[]).await;

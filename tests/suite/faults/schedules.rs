@@ -15,7 +15,7 @@ use harness::{
 };
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
-/// How many run side by side, each over stores of its own: mostly they wait.
+/// The number that run side by side, each over its own stores. They mostly wait.
 const SIDE_BY_SIDE: u64 = 4;
 
 const MAX_ATTEMPTS: u32 = 3;
@@ -90,7 +90,7 @@ struct Run<'a> {
     challenge: Option<Challenge>,
     /// Guesses that were told to be wrong, by challenge.
     mismatches: BTreeMap<String, u32>,
-    /// How often each challenge let somebody in.
+    /// The sign-ins by each challenge.
     uses: BTreeMap<String, usize>,
     registrations: usize,
     session: Option<Session>,
@@ -104,7 +104,7 @@ struct Session {
     is_over: bool,
 }
 
-/// How often each response came, over all schedules.
+/// The number of each response, over all schedules.
 #[derive(Default)]
 struct Tally(BTreeMap<String, usize>);
 
@@ -470,7 +470,7 @@ impl Run<'_> {
         }
     }
 
-    /// How many wrong codes are counted for this challenge by its id, while it is pending.
+    /// The wrong codes that are counted for this pending challenge by its id.
     async fn attempts_of(&self, id: &str) -> Option<u32> {
         let key = challenge_key(id);
         let command = ["HMGET", &key, "phone", "wrong_by_id"];

@@ -1,5 +1,5 @@
-//! Somebody who first asks for all codes that the limits let out, and then guesses at all of them while
-//! they are good, again and again: the order in which most guesses meet short codes.
+//! Somebody who first asks for all codes that the limits let out, and then guesses at all of them
+//! while they are good, again and again: the order in which most guesses meet short codes.
 
 use std::{cmp::Reverse, collections::BinaryHeap, mem, time::Duration};
 
@@ -22,7 +22,7 @@ const ROUND: Duration = Duration::from_secs(299);
 
 pub struct Collector {
     phones: Vec<String>,
-    /// When the limits may let another code out, by phone.
+    /// The time at which the limits may admit another code, by phone.
     open_at: Vec<Duration>,
     collected: Vec<(usize, Challenge)>,
     round_ends: Duration,

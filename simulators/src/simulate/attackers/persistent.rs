@@ -1,5 +1,5 @@
-//! Somebody who asks for a code for each of some numbers as soon as the limits let, all day, from an
-//! address of its own each time.
+//! Somebody who asks for a code for each of some numbers as soon as the limits let, all day, from
+//! an address of its own each time.
 
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 

@@ -19,8 +19,8 @@ pub enum Walk {
     Scattered,
     /// A range from its first number to its last, then the next range.
     InOrder,
-    /// Scattered, by the owner of the numbers: submits every code, and logs in with each number that is
-    /// registered, every other time.
+    /// Scattered, by the owner of the numbers: submits every code, and logs in with each number
+    /// that is registered, every other time.
     AsOwner,
 }
 
