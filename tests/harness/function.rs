@@ -18,7 +18,7 @@ use tokio::{
     sync::OnceCell,
 };
 
-use crate::{PATIENCE, Response, Secrets, event, log::Log, token_settings, until};
+use crate::{PATIENCE, Response, Secrets, event, log::Log, token_settings, until, variable};
 
 pub struct Function {
     simulator: Simulator,
@@ -274,7 +274,7 @@ pub fn verify_event(phone: &str, code: &str) -> Value {
 pub async fn binary(name: &str) -> PathBuf {
     static FOLDER: OnceCell<PathBuf> = OnceCell::const_new();
     let build = async || {
-        let status = Command::new(env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
+        let status = Command::new(variable("CARGO").unwrap_or_else(|| "cargo".into()))
             .args(["build", "--release", "--locked", "--quiet"])
             .args([
                 "-p", "signup", "-p", "verify", "-p", "session", "-p", "migrate",
