@@ -15,6 +15,7 @@ main() {
     # libFuzzer is written in C++.
     step scripts/find-tool.sh c++
     step cargo clippy --workspace --all-targets --locked -- -D warnings
+    RUSTDOCFLAGS='-D warnings' step cargo doc --workspace --no-deps --document-private-items --locked
     if sam=$(scripts/find-tool.sh --installed sam); then
         step env SAM_CLI_TELEMETRY=0 "$sam" validate --lint --region us-east-1
     fi
