@@ -12,6 +12,11 @@ cd "$(dirname "$0")/.."
 main() {
     if command -v shellcheck >/dev/null; then step shellcheck --severity=warning scripts/*.sh .ci/run; fi
     step cargo fmt --all --check
+    if command -v cargo-deny >/dev/null; then
+        step cargo deny --locked check licenses sources
+        # The tests' simulator of Lambda brings a second TLS stack along; the functions must not.
+        step cargo deny --locked --exclude harness --exclude simulators check bans
+    fi
     # libFuzzer is written in C++.
     step scripts/find-tool.sh c++
     step cargo clippy --workspace --all-targets --locked -- -D warnings
