@@ -17,7 +17,8 @@ main() {
     fi
     local cargo_lambda
     cargo_lambda=$(scripts/find-tool.sh cargo-lambda)
-    # Built as cargo lambda does it at a function's first request, which would otherwise wait for it.
+    # With these flags `cargo run`, which cargo lambda calls for each function, has nothing left to
+    # build.
     cargo build --bin signup --bin verify --bin session --bin migrate --example signing_key
 
     mkdir -p target/dev
@@ -26,9 +27,12 @@ main() {
     write_sam_environment
     cargo run --quiet --bin migrate -- up
 
-    print_welcome
+    welcome $$ &
     PATH=$(dirname "$cargo_lambda"):$PATH
-    exec cargo lambda watch --invoke-address 127.0.0.1 --invoke-port "$port"
+    # cargo lambda tells a function how many events it may take at once. The runtime takes one
+    # anyway, and warns of the variable at each start.
+    exec cargo lambda watch --invoke-address 127.0.0.1 --invoke-port "$port" \
+        --config 'target."cfg(all())".runner = ["env", "-u", "AWS_LAMBDA_MAX_CONCURRENCY"]'
 }
 
 # Made once: with another pepper every code that is pending would turn wrong.
@@ -68,8 +72,8 @@ write_sam_environment() {
         "$variables" "$variables" "$variables" >target/dev/env.json)
 }
 
-# SAM runs a function in a container, whose own loopback is another one than the host's. The function
-# would ask a host of any other name for TLS, which the local Postgres does not speak.
+# SAM runs a function in a container, whose own loopback is another one than the host's. The
+# function would ask a host of any other name for TLS, which the local Postgres does not speak.
 as_seen_from_container() {
     local url
     url=$(printf %s "$1" | sed -E 's#(//|@)(localhost|127\.0\.0\.1|\[::1\])([:/?]|$)#\1host.docker.internal\3#')
@@ -80,6 +84,25 @@ as_seen_from_container() {
         postgres*) url="$url?sslmode=disable" ;;
     esac
     printf %s "$url"
+}
+
+# cargo lambda starts a function at its first request. That is made here, so that nobody's own has
+# to wait for it. One after the other, since they would wait for cargo's lock anyway.
+welcome() { # the process that is going to be cargo lambda
+    local path
+    until (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
+        kill -0 "$1" 2>/dev/null || return
+        sleep 0.1
+    done
+    for path in /signup /verify /logout; do wait_for_response "$path"; done
+    print_welcome
+}
+
+# A GET, which changes nothing: the response is a 405. There is none if cargo lambda ends first.
+wait_for_response() { # the path
+    exec 3<>"/dev/tcp/127.0.0.1/$port"
+    printf 'GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' "$1" >&3
+    read -r _ <&3
 }
 
 print_welcome() {

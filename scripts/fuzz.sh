@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lets libFuzzer look for a body or an event that gets a response outside the contract. What it finds
-# is left in fuzz/artifacts, and what it learns in fuzz/corpus, where the next run goes on.
+# Lets libFuzzer look for a body or an event that gets a response outside the contract. What it
+# finds is left in fuzz/artifacts, and what it learns in fuzz/corpus, where the next run goes on.
 #
 #   scripts/fuzz.sh SECONDS [LIBFUZZER OPTION]…    for so long at each target
 set -euo pipefail
@@ -10,8 +10,8 @@ main() {
     local seconds=$1 target
     shift
     scripts/find-tool.sh c++ >/dev/null
-    # All of the workspace is chosen, and two of its binaries built: so the features of every crate, and
-    # with them what is compiled already, are those of the tests.
+    # All of the workspace is chosen, and two of its binaries built: so the features of every crate,
+    # and with them what is compiled already, are those of the tests.
     RUSTC_WORKSPACE_WRAPPER=$PWD/scripts/instrumented-rustc.sh \
         cargo build --workspace --locked --quiet --bin body --bin event
     for target in body event; do

@@ -1,19 +1,36 @@
 #!/usr/bin/env bash
 # Everything a change must pass, here and in CI.
+#
+# The tests start the functions as processes. They are debug builds, which cost little beside the
+# tests; with FUNCTIONS, an absolute path, they are those of that folder. For what is going to be
+# deployed:
+#
+#   cargo build --release --locked -p signup -p verify -p session -p migrate
+#   FUNCTIONS=$PWD/target/release scripts/test.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 main() {
     if command -v shellcheck >/dev/null; then step shellcheck --severity=warning scripts/*.sh .ci/run; fi
     step cargo fmt --all --check
+    if command -v cargo-deny >/dev/null; then
+        step cargo deny --locked check licenses sources
+        # The tests' simulator of Lambda brings a second TLS stack along; the functions must not.
+        step cargo deny --locked --exclude harness --exclude simulators check bans
+    fi
     # libFuzzer is written in C++.
     step scripts/find-tool.sh c++
     step cargo clippy --workspace --all-targets --locked -- -D warnings
-    step cargo build --release --locked -p signup -p verify -p session -p migrate
+    RUSTDOCFLAGS='-D warnings' step cargo doc --workspace --no-deps --document-private-items --locked
     if sam=$(scripts/find-tool.sh --installed sam); then
         step env SAM_CLI_TELEMETRY=0 "$sam" validate --lint --region us-east-1
     fi
 
+    if [ -z "${FUNCTIONS-}" ]; then
+        step cargo build --workspace --locked --bin signup --bin verify --bin session --bin migrate
+        FUNCTIONS=$(cd "${CARGO_TARGET_DIR:-target}/debug" && pwd)
+        export FUNCTIONS
+    fi
     if command -v cargo-nextest >/dev/null; then
         in_services cargo nextest run --workspace --locked
         step cargo test --doc --workspace --locked

@@ -240,6 +240,7 @@ pub fn client_address(request: &Request) -> ClientAddress {
 
 /// The deadline of a request that starts now: `timeout` from now, or earlier if Lambda stops it
 /// earlier.
+#[expect(clippy::disallowed_methods, reason = "the edge of a request")]
 pub fn deadline(request: &Request, timeout: Duration) -> Instant {
     let stop = request.lambda_context_ref().map(Context::deadline);
     Instant::now() + time_left(timeout, stop, SystemTime::now())

@@ -37,6 +37,7 @@ impl Error {
 
 impl Env {
     /// The environment of this process.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads it")]
     pub fn of_process() -> Self {
         Self(
             std::env::vars_os()

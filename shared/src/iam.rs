@@ -77,6 +77,7 @@ impl IamLogin {
     }
 
     /// A password that opens connections for 15 minutes.
+    #[expect(clippy::disallowed_methods, reason = "a signature has its time")]
     pub async fn password(&self) -> Result<String, IamError> {
         let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
         let provider = aws

@@ -2,10 +2,9 @@
 
 use std::{
     collections::hash_map::DefaultHasher,
-    env, fs,
+    fs,
     hash::{Hash, Hasher},
     path::Path,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use migrate::Command;
@@ -13,7 +12,7 @@ use shared::config::Env;
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
-use crate::{runtime, until};
+use crate::{runtime, since_1970, until, variable};
 
 /// Held by whoever makes or clones the template, across test processes.
 const LOCK: i64 = 0x6f74_705f_7465_7374;
@@ -245,7 +244,7 @@ async fn connect(url: &str) -> Client {
 }
 
 fn admin_url() -> String {
-    env::var("DATABASE_URL")
+    variable("DATABASE_URL")
         .expect("DATABASE_URL: run through scripts/with-services.sh --sns --pgbouncer")
 }
 
@@ -257,6 +256,5 @@ fn database_url(name: &str) -> String {
 }
 
 fn seconds() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    now.as_secs().try_into().unwrap()
+    since_1970().as_secs().try_into().unwrap()
 }

@@ -1,4 +1,4 @@
-//! A function as Lambda runs it: the release build as a process under the Runtime API.
+//! A function as Lambda runs it: its binary as a process under the Runtime API.
 //!
 //! Whichever test starts it, when it is dropped its log is checked: no code, number or pepper, JSON
 //! objects only, and one line for every response.
@@ -18,7 +18,7 @@ use tokio::{
     sync::OnceCell,
 };
 
-use crate::{PATIENCE, Response, Secrets, event, log::Log, token_settings, until};
+use crate::{PATIENCE, Response, Secrets, event, log::Log, token_settings, until, variable};
 
 pub struct Function {
     simulator: Simulator,
@@ -270,21 +270,28 @@ pub fn verify_event(phone: &str, code: &str) -> Value {
     event("POST", "/verify", &body.to_string())
 }
 
-/// The release build of a function, made first if it is not up to date.
+/// The binary of a function: in the folder `FUNCTIONS`, or else the debug build, made first if it
+/// is not up to date.
 pub async fn binary(name: &str) -> PathBuf {
     static FOLDER: OnceCell<PathBuf> = OnceCell::const_new();
-    let build = async || {
-        let status = Command::new(env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
-            .args(["build", "--release", "--locked", "--quiet"])
-            .args([
-                "-p", "signup", "-p", "verify", "-p", "session", "-p", "migrate",
-            ])
-            .status()
-            .await;
-        assert!(status.unwrap().success());
-        // This test's own binary is target/debug/deps/suite-….
-        let me = env::current_exe().unwrap();
-        me.ancestors().nth(3).unwrap().join("release")
+    let find = async || match variable("FUNCTIONS") {
+        Some(folder) => folder.into(),
+        None => build().await,
     };
-    FOLDER.get_or_init(build).await.join(name)
+    FOLDER.get_or_init(find).await.join(name)
+}
+
+/// Builds the functions with the features that `--workspace` chooses, which are those of the tests,
+/// so that nothing but the binaries is left to build.
+async fn build() -> PathBuf {
+    let status = Command::new(variable("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--workspace", "--locked", "--quiet"])
+        .args(["--bin", "signup", "--bin", "verify", "--bin", "session"])
+        .args(["--bin", "migrate"])
+        .status()
+        .await;
+    assert!(status.unwrap().success());
+    // This test's own binary is target/debug/deps/suite-….
+    let me = env::current_exe().unwrap();
+    me.ancestors().nth(2).unwrap().to_owned()
 }

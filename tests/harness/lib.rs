@@ -30,10 +30,14 @@ mod service;
 mod tls;
 mod web;
 
-use std::{net::TcpListener, time::Duration};
+use std::{
+    net::TcpListener,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use proptest::test_runner::{Config, TestRunner};
 use rand::{RngExt, rand_core::UnwrapErr, rngs::SysRng};
+use shared::config::Env;
 use tokio::runtime::{self, Runtime};
 
 pub use contract::{Outcome, Route, outcome};
@@ -61,6 +65,10 @@ pub const PEPPER: &str = "tests-only-pepper-of-32-bytes-00";
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until `condition` holds.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "between two looks at the condition"
+)]
 pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !condition().await {
@@ -71,6 +79,29 @@ pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
         tokio::time::timeout(PATIENCE, waiting).await.is_ok(),
         "still not: {what}"
     );
+}
+
+/// Lets time pass, for a test that is about time: a delay on the way, a connection that was idle.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the tests that need it come here"
+)]
+pub async fn let_time_pass(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
+/// The time since 1970, by the system's clock.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the tests that need it come here"
+)]
+pub fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
+}
+
+/// An environment variable, as the scripts pass them to the tests.
+pub fn variable(name: &'static str) -> Option<String> {
+    Env::of_process().text(name).map(ToOwned::to_owned)
 }
 
 /// A port of this machine that nobody listens on now. Whoever takes it must cope with somebody

@@ -1,6 +1,6 @@
 //! PgBouncer in transaction mode, in front of the tests' Postgres.
 
-use std::{env, fs, os::unix::fs::PermissionsExt, process::Stdio};
+use std::{fs, os::unix::fs::PermissionsExt, process::Stdio};
 
 use tempfile::TempDir;
 use tokio::{
@@ -8,7 +8,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::{Database, free_port, until};
+use crate::{Database, free_port, until, variable};
 
 pub struct PgBouncer {
     port: u16,
@@ -35,7 +35,7 @@ impl PgBouncer {
         .unwrap();
         // It gives up being root, and still reads its configuration after that.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let program = env::var("PGBOUNCER").unwrap_or_else(|_| "pgbouncer".into());
+        let program = variable("PGBOUNCER").unwrap_or_else(|| "pgbouncer".into());
         let mut command = Command::new(program);
         if is_root() {
             command.args(["-u", "nobody"]);

@@ -1,7 +1,5 @@
 //! Phone numbers that no other test uses, and what was sent to them.
 
-use std::env;
-
 use serde_json::Value;
 
 /// A German mobile number, one of a hundred million.
@@ -16,7 +14,7 @@ pub fn neighbour(phone: &str, last: usize) -> String {
 
 /// The messages that moto's SNS was given for this number, oldest first.
 pub async fn messages_to(phone: &str) -> Vec<String> {
-    let endpoint = env::var("AWS_ENDPOINT_URL_SNS")
+    let endpoint = crate::variable("AWS_ENDPOINT_URL_SNS")
         .expect("AWS_ENDPOINT_URL_SNS: run through scripts/with-services.sh --sns --pgbouncer");
     let data: Value = reqwest::get(format!("{endpoint}/moto-api/data.json"))
         .await

@@ -13,7 +13,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::code_in;
+use crate::{code_in, let_time_pass};
 
 /// The provider's way with a request that it has read to its end.
 #[derive(Clone, Copy, Debug)]
@@ -119,7 +119,7 @@ async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
         let reply = match behaviour {
             Behaviour::Accept => accepted(),
             Behaviour::AcceptAfter(time) => {
-                tokio::time::sleep(time).await;
+                let_time_pass(time).await;
                 accepted()
             }
             Behaviour::Refuse(status, code) => http(

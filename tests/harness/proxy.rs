@@ -16,10 +16,9 @@ use tokio::{
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
     sync::watch,
-    time::sleep,
 };
 
-use crate::until;
+use crate::{let_time_pass, until};
 
 pub struct Proxy {
     address: String,
@@ -287,7 +286,7 @@ impl Carried<'_> {
                 Some(Fault::CutRequest) => return,
                 Some(Fault::DelayRequest(time)) => {
                     let _delayed = Delayed::by(&self.shared.delayed);
-                    sleep(time).await;
+                    let_time_pass(time).await;
                     if to.write_all(&buffer[..length]).await.is_err() {
                         return;
                     }
@@ -334,7 +333,7 @@ impl Carried<'_> {
                     let _closed = to.shutdown().await;
                     std::future::pending::<()>().await;
                 }
-                Some(Fault::DelayReply(time)) => sleep(time).await,
+                Some(Fault::DelayReply(time)) => let_time_pass(time).await,
                 _ => {}
             }
             if to.write_all(&buffer[..length]).await.is_err() {

@@ -1,6 +1,6 @@
 //! A Redis server for one test, or one simulated day, on a port of its own.
 
-use std::{env, process::Stdio};
+use std::process::Stdio;
 
 use redis::{Cmd, FromRedisValue, aio::MultiplexedConnection};
 use tempfile::TempDir;
@@ -9,7 +9,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::{free_port, until};
+use crate::{free_port, until, variable};
 
 pub struct RedisServer {
     port: u16,
@@ -129,7 +129,7 @@ impl RedisServer {
     }
 
     async fn launch(&mut self) -> bool {
-        let program = env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".into());
+        let program = variable("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
         let mut server = Command::new(program)
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no"])

@@ -1,9 +1,8 @@
 //! The AWS account's part: the secret, and sign-in to the stores by IAM.
 
 use shared::lambda::Function as _;
-use std::env;
 
-use harness::{Function, PATIENCE, PEPPER, Service, fresh_phone, last_code_to};
+use harness::{Function, PATIENCE, PEPPER, Service, fresh_phone, last_code_to, variable};
 use serde_json::{Value, json};
 use shared::config::Env;
 use tokio::{
@@ -15,7 +14,7 @@ use verify::Verify;
 
 /// moto, which serves Secrets Manager as well as SNS.
 fn moto() -> String {
-    env::var("AWS_ENDPOINT_URL_SNS").unwrap()
+    variable("AWS_ENDPOINT_URL_SNS").unwrap()
 }
 
 /// Stores a secret and returns its ARN.

@@ -1,13 +1,13 @@
 //! Access tokens: what gets in, and all that does not.
 
-use std::{net::TcpListener, process::Stdio, time::SystemTime};
+use std::{net::TcpListener, process::Stdio};
 
 use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use harness::{
     AUDIENCE, Functions, ISSUER, Key, Service, Tokens, decoded, fresh_phone,
     outcome::{INVALID_TOKEN, UNAUTHENTICATED},
-    serve, signing_key, unsigned,
+    serve, signing_key, since_1970, unsigned,
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -70,8 +70,7 @@ fn changed(original: &Value, changes: &Value) -> Value {
 }
 
 fn now() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    now.unwrap().as_secs()
+    since_1970().as_secs()
 }
 
 #[tokio::test]

@@ -2,8 +2,11 @@
 //!
 //! Concurrent runs wait for each other through an advisory lock.
 
+mod files;
+
 use std::{collections::HashSet, str::FromStr, time::Duration};
 
+use files::MIGRATIONS;
 use serde::{Deserialize, Serialize};
 use shared::{
     config::{self, Env},
@@ -19,8 +22,6 @@ use tokio::time::timeout;
 
 /// The longest that connecting takes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations");
 
 /// A command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

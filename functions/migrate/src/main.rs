@@ -17,7 +17,7 @@ async fn main() -> ExitCode {
         Err(error) => return telemetry::exit("cannot start", &error),
     };
     // Lambda sets this variable for the function; nobody sets it in a shell.
-    if env::var_os("AWS_LAMBDA_RUNTIME_API").is_some() {
+    if env.text("AWS_LAMBDA_RUNTIME_API").is_some() {
         serve(&database).await
     } else {
         run(&database).await

@@ -162,6 +162,7 @@ impl Verify {
         };
         // A known device keeps its id, and with it its limit.
         let device = matched.device.unwrap_or_else(DeviceId::generate);
+        #[expect(clippy::disallowed_methods, reason = "the edge of a request")]
         let now = SystemTime::now();
         Ok(Success::new(
             outcome,

@@ -123,6 +123,7 @@ impl Deref for Authenticated {
 
 /// The claims of the request's access token. No store is asked: a handler finds out if the session
 /// is alive in the statement that it sends anyway.
+#[expect(clippy::disallowed_methods, reason = "the edge of a request")]
 pub fn authenticate(request: &Request, verifier: &Verifier) -> Result<Claims, Unauthenticated> {
     let token = request
         .headers()

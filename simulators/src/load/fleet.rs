@@ -4,19 +4,19 @@
 use std::{
     cell::RefCell,
     collections::VecDeque,
-    env,
     fs::{self, File},
     path::Path,
     process::Stdio,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use harness::{Response, Route, until};
+use harness::{Response, Route, until, variable};
 use lambda_simulator::{InvocationState, InvocationStatus, Simulator};
 use serde_json::Value;
 use tokio::{
     process::{Child, Command},
     sync::Semaphore,
+    time::Instant,
 };
 
 /// The time after which Lambda would stop a request.
@@ -46,7 +46,7 @@ impl Fleet {
     /// their logs into `logs`.
     pub async fn start(route: Route, size: usize, settings: &[(&str, &str)], logs: &Path) -> Self {
         let name = route.function();
-        let folder = env::var_os("FUNCTIONS").expect("FUNCTIONS: run through make load");
+        let folder = variable("FUNCTIONS").expect("FUNCTIONS: run through make load");
         let binary = Path::new(&folder).join(name);
         let mut instances = VecDeque::new();
         for number in 0..size {

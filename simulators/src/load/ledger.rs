@@ -2,10 +2,11 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use harness::{Response, Route};
+use tokio::time::Instant;
 
 use crate::fleet::Exchange;
 

@@ -22,17 +22,14 @@ mod postgres;
 mod verdict;
 mod world;
 
-use std::{
-    pin::Pin,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{pin::Pin, process::ExitCode, time::Duration};
 
 use fleet::Fleet;
 use futures_util::future::join_all;
-use harness::{Behaviour, PEPPER, Provider, RedisServer, Route, token_settings};
+use harness::{Behaviour, PEPPER, Provider, RedisServer, Route, let_time_pass, token_settings};
 use postgres::PostgresServer;
 use shared::config::Env;
+use tokio::time::Instant;
 use world::World;
 
 /// Processes of each function.
@@ -142,18 +139,18 @@ fn crowd(world: &World) -> Vec<Pin<Box<dyn Future<Output = ()> + '_>>> {
 
 /// Restarts a store in the middle of it all.
 async fn interrupt(world: &World, store: Store, stores: &mut Stores, after: Duration) {
-    tokio::time::sleep(after).await;
+    let_time_pass(after).await;
     world.ledger().outage = Some((Instant::now(), None));
     match store {
         Store::Postgres => {
             stores.postgres.stop().await;
-            tokio::time::sleep(AWAY).await;
+            let_time_pass(AWAY).await;
             stores.postgres.launch().await;
         }
         Store::Redis => {
             world.redis_forgets();
             stores.redis.stop().await;
-            tokio::time::sleep(AWAY).await;
+            let_time_pass(AWAY).await;
             stores.redis.restart().await;
         }
     }

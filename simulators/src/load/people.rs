@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::join_all;
-use harness::{Response, Route, wrong};
+use harness::{Response, Route, let_time_pass, wrong};
 use serde_json::{Value, json};
 
 use crate::world::World;
@@ -290,5 +290,5 @@ async fn rest(response: &Option<Response>) {
         Some(503) => Duration::from_millis(250),
         _ => return,
     };
-    tokio::time::sleep(pause).await;
+    let_time_pass(pause).await;
 }

@@ -7,7 +7,7 @@ use std::{
     process::Stdio,
 };
 
-use harness::free_port;
+use harness::{free_port, variable};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -28,7 +28,7 @@ impl PostgresServer {
     /// Starts the server of the folder `POSTGRES`. Unlike those of the tests it writes to the disk
     /// as it does in earnest, since it is going to be restarted.
     pub async fn start() -> Self {
-        let programs = std::env::var_os("POSTGRES").expect("POSTGRES: run through make load");
+        let programs = variable("POSTGRES").expect("POSTGRES: run through make load");
         let folder = tempfile::tempdir().unwrap();
         let user = another_user_than_root().await;
         if let Some((user, group)) = user {

@@ -3,12 +3,12 @@
 use std::{
     cell::{Cell, RefCell, RefMut},
     collections::HashMap,
-    time::Instant,
 };
 
 use harness::{Provider, Response, Route, event, event_from};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::{fleet::Fleet, ledger::Ledger};
 

@@ -30,7 +30,6 @@ use std::{
     process::{Command, ExitCode},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
-    time::Instant,
 };
 
 use attackers::{Attacker, Collector, LogIns, Nobody, Persistent, Pumper, Purpose};
@@ -38,6 +37,7 @@ use outcome::Outcome;
 use scenarios::{Attack, SCENARIOS, Scenario};
 use service::Service;
 use simulation::Simulation;
+use tokio::time::Instant;
 use world::World;
 
 /// The first argument of a process that simulates one scenario, before its name and the outcome's

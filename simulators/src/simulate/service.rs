@@ -5,11 +5,12 @@ use std::{
     collections::HashMap,
     io::{BufRead, StdinLock, stdin},
     sync::{Arc, Mutex},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use harness::{
-    Behaviour, Database, Provider, RedisServer, event_from, local_settings, token_settings,
+    Behaviour, Database, Provider, RedisServer, event_from, local_settings, since_1970,
+    token_settings,
 };
 use lambda_http::{Body, Request, Response, request::from_str};
 use serde_json::{Value, json};
@@ -265,8 +266,7 @@ fn refusal(body: &Value, line: &Value) -> Refusal {
 /// The offset that moves Redis's clock to `at`. Its clock is ours, and runs on meanwhile.
 fn offset(at: Duration) -> i64 {
     let simulated = i64::try_from((MIDNIGHT + at).as_millis()).unwrap();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    simulated - i64::try_from(now.as_millis()).unwrap()
+    simulated - i64::try_from(since_1970().as_millis()).unwrap()
 }
 
 /// The newest code that the `log` sender wrote for each phone number.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use harness::{
     Behaviour, Fault, Functions, Provider, RedisServer, Service, challenge_key, fresh_phone,
+    let_time_pass,
     outcome::{NOT_REGISTERED, NOT_STORED, OTP_EXPIRED, OTP_MISMATCH, USER_EXISTS},
     until, wrong,
 };
@@ -41,7 +42,7 @@ async fn connections_that_were_lost_while_idle_are_replaced_unnoticed() {
     service.postgres.lose_connections();
     service.redis.lose_connections();
     // So long that they count as idle: this is about time that has passed.
-    tokio::time::sleep(Duration::from_millis(5100)).await;
+    let_time_pass(Duration::from_millis(5100)).await;
     service.verify(&phone, &code).await.assert_ok();
     service.sign_up(&fresh_phone()).await.assert_ok();
     assert_eq!(service.database.users_with(&phone).await, 1);

@@ -1,12 +1,12 @@
 //! Responses come in time, and nothing works on after them.
 
 use shared::lambda::Function as _;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use harness::{
     Behaviour, Fault, PATIENCE, Provider, Response, Service, event, fresh_phone,
     outcome::{NOT_REGISTERED, NOT_STORED, OTP_EXPIRED, OTP_MISMATCH, SMS_FAILED},
-    until, wrong,
+    since_1970, until, wrong,
 };
 use lambda_http::{Context, RequestExt, request::from_str};
 use serde_json::{Value, json};
@@ -14,10 +14,9 @@ use tokio::time::timeout;
 
 /// The response to a request that Lambda cuts off after this time.
 async fn post(service: &Service, cut_off: Duration, path: &str, body: &Value) -> Response {
-    let at = SystemTime::now() + cut_off;
+    let at = since_1970() + cut_off;
     let mut context = Context::default();
-    let since_1970 = at.duration_since(UNIX_EPOCH).unwrap();
-    context.deadline = since_1970.as_millis().try_into().unwrap();
+    context.deadline = at.as_millis().try_into().unwrap();
     let event = event("POST", path, &body.to_string()).to_string();
     let request = from_str(&event).unwrap().with_lambda_context(context);
     let response = async {

@@ -1,16 +1,15 @@
 //! The real binaries, frozen and killed between any two steps, and at the end of their sandbox.
 
-use std::{
-    net::TcpListener,
-    time::{Duration, Instant},
-};
+use std::{net::TcpListener, time::Duration};
 
 use harness::{
-    Behaviour, Deployment, Fault, Function, Sandbox, binary, event, fresh_phone, local_settings,
+    Behaviour, Deployment, Fault, Function, Sandbox, binary, event, fresh_phone, let_time_pass,
+    local_settings,
     outcome::{NOT_REGISTERED, OTP_EXPIRED},
     sign_up_event, until, verify_event,
 };
 use serde_json::Value;
+use tokio::time::Instant;
 
 /// Where a process is held.
 #[derive(Clone, Copy, Debug)]
@@ -173,7 +172,7 @@ async fn frozen_for_longer_than_its_timeouts_a_function_replaces_its_dead_connec
     deployment.postgres.lose_connections();
     deployment.redis.lose_connections();
     // Five times the timeout is idle for long: this is about time that has passed.
-    tokio::time::sleep(Duration::from_millis(5100)).await;
+    let_time_pass(Duration::from_millis(5100)).await;
     signup.sign_up(&fresh_phone()).await.assert_ok();
     verifier.verify(&phone, &code).await.assert_ok();
 
@@ -201,7 +200,7 @@ async fn frozen_in_the_middle_of_a_request_it_responds_when_thawed_and_serves_th
     let freeze = async |function: &Function| {
         function.signal("STOP");
         // Over the request's own deadline: this is about time that has passed.
-        tokio::time::sleep(Duration::from_millis(4100)).await;
+        let_time_pass(Duration::from_millis(4100)).await;
         function.signal("CONT");
     };
     for step in [Step::Postgres(LATE), Step::Redis(LATE), Step::Provider] {

@@ -4,14 +4,14 @@
 //! next ones follow it; `FAULT_SCHEDULES` says how many. What a schedule draws is the same every
 //! time; how its faults meet the requests is up to the machine as well.
 
-use std::{collections::BTreeMap, env, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::future::join_all;
 use harness::{
     Behaviour, Challenge, Fault, Provider, Proxy, Response, Service, Tokens, challenge_key,
     fresh_phone,
     outcome::{OTP_MISMATCH, REGISTERED},
-    until, wrong,
+    until, variable, wrong,
 };
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
@@ -108,8 +108,8 @@ struct Session {
 #[derive(Default)]
 struct Tally(BTreeMap<String, usize>);
 
-fn number(variable: &str, default: u64) -> u64 {
-    env::var(variable).map_or(default, |text| text.parse().unwrap())
+fn number(name: &'static str, default: u64) -> u64 {
+    variable(name).map_or(default, |text| text.parse().unwrap())
 }
 
 #[tokio::test]

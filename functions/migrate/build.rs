@@ -1,5 +1,0 @@
-//! Rebuilds when a migration is added: they are compiled into the binary.
-
-fn main() {
-    println!("cargo::rerun-if-changed=../../migrations");
-}
