@@ -165,12 +165,7 @@ impl Failure {
     /// Sets the wait before a retry, in the header and the body, rounded up to whole seconds.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
-        self.body.retry_after = Some(
-            wait.as_millis()
-                .div_ceil(1000)
-                .try_into()
-                .unwrap_or(u32::MAX),
-        );
+        self.body.retry_after = Some(whole_seconds(wait).try_into().unwrap_or(u32::MAX));
         self
     }
 
@@ -213,6 +208,11 @@ impl From<BadRequest> for Failure {
         failure.body.detail = Some(bad.to_string().into());
         failure
     }
+}
+
+/// A wait in whole seconds, rounded up: nobody retries too early.
+pub fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
 /// The path without the stage that API Gateway may put in front of it.
@@ -546,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_comes_before_lambda_cuts_off_whatever_the_clocks_say() {
+    fn a_response_comes_before_lambda_cuts_off_whatever_the_clocks_say() {
         const TIMEOUT: Duration = Duration::from_secs(8);
         let now = SystemTime::UNIX_EPOCH + Duration::from_hours(500_000);
         let left = |stop| time_left(TIMEOUT, stop, now);
@@ -564,7 +564,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_costs_one_answer() {
+    async fn a_panic_costs_one_response() {
         let request = Request::default();
         let response = respond(&request, async |_| panic!("as a bug would")).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);

@@ -16,11 +16,12 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
 
 pub use checker::{Check, Checker, Matched};
-pub use issuer::{CodeRequest, FullMisses, IssueOutcome, Issuer};
-pub use limits::{ClientAddress, Kind};
+pub use issuer::{FullMisses, IssueOutcome, Issuer};
+pub use limits::{ClientAddress, LimitKind};
 
 use crate::{
     config::{self, Env},
+    device::DeviceId,
     name::Name,
     otp::Peppers,
     phone::PhoneNumber,
@@ -35,11 +36,24 @@ const ANY_KEY: &str = "{otp}:";
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ChallengeId(String);
 
+/// A request for a code.
+pub struct CodeRequest<'a> {
+    /// The id of its challenge.
+    pub id: ChallengeId,
+    pub phone: &'a PhoneNumber,
+    pub address: &'a ClientAddress,
+    /// The requester's known device for this phone.
+    pub device: Option<DeviceId>,
+    /// The number is registered, and the open mode says so to everybody.
+    pub is_registered: bool,
+    pub purpose: Purpose,
+}
+
 /// An exhausted rate limit, and the time until it admits the next request.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the limit of {kind} is reached")]
 pub struct Limited {
-    pub kind: Kind,
+    pub kind: LimitKind,
     pub retry_after: Duration,
 }
 
@@ -54,8 +68,8 @@ pub enum Purpose {
     SignUpOrLogIn(Name),
 }
 
-/// Redis, and the keys of the code digests in it.
-struct Store {
+/// The scripts' connection to Redis, and the keys of the code digests in it.
+struct Scripts {
     redis: Redis,
     peppers: Peppers,
     clock_offset_ms: i64,
@@ -108,7 +122,7 @@ impl Purpose {
     }
 }
 
-impl Store {
+impl Scripts {
     /// Reads `OTP_PEPPER`.
     fn from_env(env: &Env, redis: Redis) -> Result<Self, config::Error> {
         Ok(Self {
@@ -135,14 +149,14 @@ impl Store {
         call.arg(arguments);
         let reply: String = self.redis.run(&call, deadline).await?;
         // A reply can hold a person's name, so the error does not quote it.
-        serde_json::from_str(&reply).map_err(|_| StoreError::unreadable_reply())
+        serde_json::from_str(&reply).map_err(|_| StoreError::unexpected_reply())
     }
 }
 
 /// The reply of a script that a limit stopped.
 #[derive(Deserialize)]
 struct LimitedReply {
-    kind: Kind,
+    kind: LimitKind,
     wait_us: u64,
 }
 

@@ -89,8 +89,8 @@ async fn serve<F: Function>(function: &F) -> ExitCode {
         timeout(REGISTER_WAIT, register_extension())
     );
     if let Err(error) = registered.unwrap_or_else(|elapsed| Err(elapsed.into())) {
-        let error = telemetry::chain(error.as_ref());
-        tracing::warn!(error, "connections will not be closed at the end");
+        let cause = telemetry::chain(error.as_ref());
+        tracing::warn!(cause, "connections will not be closed at the end");
     }
     let connecting_beside_events = async {
         connecting.await;

@@ -1,4 +1,5 @@
--- Uses a challenge: registers or finds its user and opens a session, or changes nothing else.
+-- Uses a challenge; then registers or finds its user and opens a session, if its purpose allows. A
+-- challenge that was used before changes nothing.
 --
 -- $1  text    challenge id
 -- $2  text    purpose: signup, login or signup_or_login

@@ -1,6 +1,6 @@
 //! Sending codes by SMS: one sender, several providers.
 //!
-//! A message is handed to a provider at most once. Its reply decides the fate of the challenge, so
+//! A message is handed to a provider at most once. Its reply decides if the challenge stays, so
 //! "refused" and "unknown" stay apart throughout.
 
 use std::{error::Error, time::Duration};

@@ -18,14 +18,11 @@ pub use request_log::{Count, Outcome, RequestLog};
 
 use crate::config::{self, Env};
 
-/// Our own crates, whose debug lines are known to hold no secret.
-const OWN: [&str; 5] = ["shared", "signup", "verify", "session", "migrate"];
-
-/// Starts the log at the levels of `RUST_LOG` (`warn`, or `shared=debug,warn`, …). The default is
+/// Starts the log at the levels of `RUST_LOG` (`warn`, or `shared=info,warn`, …). The default is
 /// `info`, without the Postgres notices that `migrate` would pass on. If `RUST_LOG` is invalid, the
 /// log starts with the default, so that the error can be logged.
 ///
-/// Other crates log at `info` or above whatever `RUST_LOG` says: at `debug` and `trace` the runtime
+/// Finer lines than `info` are dropped whatever `RUST_LOG` says: at `debug` and `trace` the runtime
 /// and the SDK print requests and responses, and with them codes and numbers.
 pub fn init(env: &Env) -> Result<(), config::Error> {
     let (wanted, read) = match levels(env) {
@@ -36,10 +33,6 @@ pub fn init(env: &Env) -> Result<(), config::Error> {
     let wanted = wanted.or(filter_fn(|line| {
         line.is_span() && line.target().starts_with("lambda_runtime")
     }));
-    let harmless = filter_fn(|line| {
-        *line.level() <= tracing::Level::INFO
-            || OWN.contains(&line.target().split("::").next().unwrap_or_default())
-    });
     let lines = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
@@ -47,7 +40,7 @@ pub fn init(env: &Env) -> Result<(), config::Error> {
         .with_span_list(false)
         .with_filter(wanted);
     tracing_subscriber::registry()
-        .with(lines.with_filter(harmless))
+        .with(lines.with_filter(LevelFilter::INFO))
         .init();
     // The place, but not the message: that of a failed slice or parse quotes its input.
     panic::set_hook(Box::new(|panic| {
@@ -76,7 +69,7 @@ fn levels(env: &Env) -> Result<Targets, config::Error> {
     text.parse().ok().filter(|_| has_levels).ok_or_else(|| {
         config::Error::invalid(
             NAME,
-            "must be a level such as warn, or a list such as shared=debug,warn",
+            "must be a level such as warn, or a list such as shared=info,warn",
         )
     })
 }
@@ -110,7 +103,7 @@ mod tests {
             "warn",
             "DEBUG",
             "off",
-            "shared=debug,warn",
+            "shared=info,warn",
             "shared::sms=trace",
         ] {
             assert!(levels(&Env::from([("RUST_LOG", text)])).is_ok(), "{text:?}");

@@ -121,11 +121,8 @@ impl Service {
     /// Sets the service's clock to so many seconds from now.
     pub fn set_clock(&mut self, seconds: u64) {
         let milliseconds = i64::try_from(seconds * 1000).unwrap();
-        self.signup
-            .delivery
-            .challenges
-            .set_clock_offset(milliseconds);
-        self.verify.challenges.set_clock_offset(milliseconds);
+        self.signup.delivery.issuer.set_clock_offset(milliseconds);
+        self.verify.checker.set_clock_offset(milliseconds);
     }
 }
 

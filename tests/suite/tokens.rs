@@ -1,15 +1,26 @@
 //! Access tokens: what gets in, and all that does not.
 
-use std::{net::TcpListener, process::Stdio};
+use std::{convert::Infallible, net::TcpListener, process::Stdio, sync::Arc};
 
 use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use harness::{
-    AUDIENCE, Functions, ISSUER, Key, Service, Tokens, decoded, fresh_phone,
+    AUDIENCE, Functions, ISSUER, Key, Response, Service, Tokens, decoded, event, fresh_phone,
     outcome::{INVALID_TOKEN, UNAUTHENTICATED},
-    serve, signing_key, since_1970, unsigned,
+    serve, signing_key, since_1970, token_settings, unsigned,
+};
+use lambda_http::{
+    Body,
+    request::from_str,
+    service_fn,
+    tower::{Layer, ServiceExt},
 };
 use serde_json::{Value, json};
+use shared::{
+    api::{Authenticated, BearerLayer},
+    config::Env,
+    token::{Signer, Verifier},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::Command,
@@ -129,6 +140,33 @@ async fn without_a_token_me_is_401_and_told_no_error() {
         assert_eq!(response.outcome(), UNAUTHENTICATED, "{header:?}");
         let challenge = &response.headers["www-authenticate"];
         assert_eq!(challenge, r#"Bearer realm="otp-auth""#, "{header:?}");
+    }
+}
+
+/// Which other services of a workspace use.
+#[tokio::test]
+async fn a_service_behind_the_bearer_layer_gets_the_claims_of_a_valid_token_and_no_other_request() {
+    let service = Service::start().await;
+    let tokens = service.sign_in().await;
+    let env = Env::from(token_settings());
+    let verifier = Verifier::from_env(&env, &Signer::from_env(&env).unwrap()).unwrap();
+    let greeting = service_fn(async |request: Authenticated| {
+        let body = json!({"path": request.uri().path(), "user": request.claims().user_id()});
+        Ok::<_, Infallible>(lambda_http::Response::new(Body::from(body.to_string())))
+    });
+    let behind = BearerLayer::new(Arc::new(verifier), "/greeting").layer(greeting);
+    let ask = async |token: &str| {
+        let mut event = event("GET", "/greeting", "");
+        event["headers"]["authorization"] = format!("Bearer {token}").into();
+        let request = from_str(&event.to_string()).unwrap();
+        let Ok(response) = behind.clone().oneshot(request).await;
+        Response::of_handler(response)
+    };
+    let user = service.me(&tokens.access).await.body["data"]["id"].clone();
+    let response = ask(&tokens.access).await;
+    assert_eq!(response.body, json!({"path": "/greeting", "user": user}));
+    for token in ["", "no token", &tokens.access[1..]] {
+        assert_eq!(ask(token).await.outcome(), UNAUTHENTICATED, "{token}");
     }
 }
 

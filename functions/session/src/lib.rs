@@ -51,7 +51,7 @@ struct Me {
     data: User,
 }
 
-/// A request of a session that fails.
+/// A failed session request.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("unreadable request")]

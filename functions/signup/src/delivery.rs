@@ -5,7 +5,7 @@ use std::time::Duration;
 use lambda_http::http::StatusCode;
 use serde::Serialize;
 use shared::{
-    api::{Failure, Success},
+    api::{self, Failure, Success},
     challenge::{CodeRequest, FullMisses, IssueOutcome, Issuer, Limited},
     config::{self, Deadlines, Env},
     otp::OtpCode,
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 /// Delivers codes.
 pub struct Delivery {
-    pub challenges: Issuer,
+    pub issuer: Issuer,
     sms: Sms,
     store_timeout: Duration,
 }
@@ -32,7 +32,7 @@ struct Sent<'a> {
     code_length: usize,
     /// Seconds until the code expires.
     expires_in: u64,
-    /// Seconds until another code can be requested.
+    /// The cool-down in seconds. A longer limit may apply. For a shared code, the exact wait.
     resend_in: u64,
 }
 
@@ -50,10 +50,10 @@ pub(crate) enum Error {
 impl Delivery {
     /// Reads what [`Redis`], [`Issuer`] and [`Sms`] read.
     pub(crate) async fn from_env(env: &Env, deadlines: Deadlines) -> Result<Self, config::Error> {
-        let challenges = Issuer::from_env(env, Redis::from_env(env, deadlines.store)?)?;
+        let issuer = Issuer::from_env(env, Redis::from_env(env, deadlines.store)?)?;
         Ok(Self {
-            sms: Sms::from_env(env, challenges.lifetime(), deadlines).await?,
-            challenges,
+            sms: Sms::from_env(env, issuer.lifetime(), deadlines).await?,
+            issuer,
             store_timeout: deadlines.store,
         })
     }
@@ -66,7 +66,7 @@ impl Delivery {
         deadline: Instant,
         log: &mut RequestLog,
     ) -> Result<Success, Error> {
-        let issue = self.challenges.issue(request, deadline);
+        let issue = self.issuer.issue(request, deadline);
         let issued = log.redis(issue).await;
         if let Err(StoreError::Unavailable(..) | StoreError::Fault(..)) = issued {
             // Redis may have stored the challenge, and no message will be sent.
@@ -82,8 +82,7 @@ impl Delivery {
                 }
                 self.send(request, &code, deadline, log).await?;
                 let length = code.expose().len();
-                let (lifetime, cool_down) =
-                    (self.challenges.lifetime(), self.challenges.cool_down());
+                let (lifetime, cool_down) = (self.issuer.lifetime(), self.issuer.cool_down());
                 ("sent", length, lifetime, cool_down)
             }
             IssueOutcome::Shared {
@@ -99,7 +98,7 @@ impl Delivery {
             challenge_id: request.id.as_str(),
             code_length,
             expires_in: expires_in.as_secs(),
-            resend_in: rounded_up(resend_in),
+            resend_in: api::whole_seconds(resend_in),
         };
         Ok(Success::new(outcome, &sent))
     }
@@ -112,7 +111,7 @@ impl Delivery {
         deadline: Instant,
         log: &mut RequestLog,
     ) -> Result<(), Error> {
-        let probe = self.challenges.probe(request, deadline);
+        let probe = self.issuer.probe(request, deadline);
         match log.redis(probe).await? {
             None => Ok(()),
             Some(limited) => Err(limited.into()),
@@ -147,18 +146,13 @@ impl Delivery {
     }
 
     async fn revoke(&self, request: &CodeRequest<'_>, deadline: Instant, log: &mut RequestLog) {
-        let revoke = self.challenges.revoke(request, deadline);
+        let revoke = self.issuer.revoke(request, deadline);
         if let Err(error) = log.redis(revoke).await {
             // Nobody has the code, so the challenge only waits for its expiry.
             let cause = telemetry::chain(&error);
             tracing::error!(cause, phone = %request.phone, "challenge not revoked");
         }
     }
-}
-
-/// Whole seconds, so that nobody retries too early.
-fn rounded_up(wait: Duration) -> u64 {
-    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
 impl From<Error> for Failure {

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 pub use delivery::Delivery;
 
-/// The function `signup`.
+/// The function `signup`, which serves `/signup` and `/login`.
 pub struct Signup {
     pub delivery: Delivery,
     users: Users,
@@ -63,7 +63,7 @@ impl Function for Signup {
     }
 
     async fn connect(&self) {
-        tokio::join!(self.users.connect(), self.delivery.challenges.connect());
+        tokio::join!(self.users.connect(), self.delivery.issuer.connect());
     }
 
     async fn handle(&self, request: Request) -> Response<Body> {

@@ -26,7 +26,7 @@ use shared::{
 /// The function `verify`.
 pub struct Verify {
     sign_ins: SignIns,
-    pub challenges: Checker,
+    pub checker: Checker,
     signer: Signer,
     phones: phone::Parser,
     code_lengths: Lengths,
@@ -98,7 +98,7 @@ impl Function for Verify {
         let redis = Redis::from_env(env, deadlines.store)?;
         Ok(Self {
             sign_ins: SignIns::from_env(env, Postgres::from_env(env, deadlines.store)?)?,
-            challenges: Checker::from_env(env, redis)?,
+            checker: Checker::from_env(env, redis)?,
             signer: Signer::from_env(env)?,
             phones: phone::Parser::from_env(env)?,
             code_lengths: Lengths::from_env(env)?,
@@ -109,7 +109,7 @@ impl Function for Verify {
     }
 
     async fn connect(&self) {
-        tokio::join!(self.sign_ins.connect(), self.challenges.connect());
+        tokio::join!(self.sign_ins.connect(), self.checker.connect());
     }
 
     async fn handle(&self, request: Request) -> Response<Body> {
@@ -141,7 +141,7 @@ impl Verify {
 
         let address = api::client_address(request);
         let check = self
-            .challenges
+            .checker
             .check(&phone, &address, &code, challenge.as_ref(), deadline);
         let matched = matched(log.redis(check).await?)?;
         if matched.is_first {
@@ -176,7 +176,7 @@ impl Verify {
         ))
     }
 
-    /// Reads a request. A text that cannot be a code is a wrong code, without asking Redis.
+    /// Reads a request. Malformed codes are wrong codes and do not reach Redis.
     fn read(&self, request: &Request, log: &mut RequestLog) -> Result<Submission, Error> {
         let body: RequestBody = api::read_json(request)?;
         if body.otp.is_empty() || body.phone_number.is_empty() {

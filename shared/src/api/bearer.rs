@@ -6,7 +6,7 @@
 //!
 //! ```compile_fail,E0451
 //! // A handler cannot invent claims.
-//! let claims = shared::token::Claims { user_id: 1 };
+//! let claims = shared::token::Claims { user_id: 1, session_id: String::new() };
 //! ```
 
 use std::{
@@ -121,8 +121,8 @@ impl Deref for Authenticated {
     }
 }
 
-/// The claims of the request's access token. No store is asked: a handler finds out if the session
-/// is alive in the statement that it sends anyway.
+/// The claims of the request's access token. It checks no store: a handler checks the
+/// session in its own statement.
 #[expect(clippy::disallowed_methods, reason = "the edge of a request")]
 pub fn authenticate(request: &Request, verifier: &Verifier) -> Result<Claims, Unauthenticated> {
     let token = request

@@ -13,7 +13,7 @@
 --   id                    of the challenge; missing: the phone's newest
 --   length, digests       of the submitted code; a digest for every live pepper
 --   max_attempts          wrong codes that a challenge takes by its id, and again as the newest
---   guesses               [{kind, count, period_us}], limits per address on checks without an id
+--   guesses               [{kind, count, period_us}], the limits on checks without an id
 --   trust                 {count} of LIMIT_RANGE; missing if off
 --   misses                {phone, total}, each {count, period_us}; missing if off
 --
@@ -39,17 +39,18 @@ local miss_per_answer = 1 / 50
 local void_from = { 1.25, 1.5 }
 
 local by_id = arguments.id ~= nil
-local guesses = by_id and {} or arguments.guesses
+local guesses = arguments.guesses
 for i, limit in ipairs(guesses) do
   with_state(limit, KEYS[5 + i], redis.call('GET', KEYS[5 + i]))
 end
--- First of all: otherwise polling would reveal when somebody signs in.
+-- This comes first. A limit that counted only pending challenges would tell a poller when one exists.
 local kind, wait = exhausted(guesses)
 if kind then
   return cjson.encode({ limited = { kind = kind, wait_us = math.ceil(wait) } })
 end
 
-local function refused(reply)
+-- Every reply but a match takes from the limits on guesses.
+local function unmatched(reply)
   for _, limit in ipairs(guesses) do
     take(limit, 1)
   end
@@ -58,7 +59,7 @@ end
 
 local id = arguments.id or redis.call('GET', latest)
 if not id then
-  return refused('absent')
+  return unmatched('absent')
 end
 local key = '{otp}:challenge:' .. id
 local wrong_field = by_id and 'wrong_by_id' or 'wrong_as_latest'
@@ -75,13 +76,13 @@ local code = redis.call('HMGET', code_key, 'digest', 'length', 'weight', 'device
 local digest, length, weight, device = code[1], tonumber(code[2]), tonumber(code[3]), code[4]
 local tier, tiers, is_matched, charges = tonumber(code[5]), tonumber(code[6]), code[7], code[8]
 if fields[1] ~= arguments.phone or now >= expires_at or not digest then
-  return refused('absent')
+  return unmatched('absent')
 end
 if length ~= arguments.length then
-  return refused('other_length')
+  return unmatched('other_length')
 end
 if wrong >= arguments.max_attempts then
-  return refused({ exhausted = { wait_us = math.ceil(expires_at - now) } })
+  return unmatched({ exhausted = { wait_us = math.ceil(expires_at - now) } })
 end
 
 -- Only its owner knows the id of a challenge for a known device. Without it anybody can guess.
@@ -99,10 +100,10 @@ local of_phone, of_service = misses[1], misses[2]
 if weight > 0 and not is_matched then
   -- New codes are longer by now. Whoever collected short ones before must not guess at all of them.
   if of_service and tier < tiers and is_full(of_service, void_from[tier]) then
-    return refused('absent')
+    return unmatched('absent')
   end
   if of_phone and tiers == 1 and is_full(of_phone, 1) then
-    return refused({ exhausted = { wait_us = math.ceil(wait_for(of_phone)) } })
+    return unmatched({ exhausted = { wait_us = math.ceil(wait_for(of_phone)) } })
   end
 end
 
@@ -120,7 +121,7 @@ if not is_right then
       take(misses[i], weight)
     end
   end
-  return refused({ mismatch = { remaining = arguments.max_attempts - wrong - 1 } })
+  return unmatched({ mismatch = { remaining = arguments.max_attempts - wrong - 1 } })
 end
 
 -- Only the first match refunds anything: a replayed code must not.

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{
-    ChallengeId, Limited, LimitedReply, Purpose, Store, latest_key,
-    limits::{AppliedLimit, AppliedMisses, ClientAddress, GuessLimits, Misses, Trust},
+    ChallengeId, Limited, LimitedReply, Purpose, Scripts, latest_key,
+    limits::{AppliedLimit, AppliedMisses, ClientAddress, GuessLimits, Misses, RangeRule},
     range_key, unanswered_key,
 };
 use crate::{
@@ -21,11 +21,11 @@ use crate::{
 
 /// Checks submitted codes.
 pub struct Checker {
-    store: Store,
+    scripts: Scripts,
     max_attempts: u32,
     guesses: GuessLimits,
     misses: Misses,
-    trust: Option<Trust>,
+    trust: Option<RangeRule>,
     check: Script,
 }
 
@@ -68,7 +68,7 @@ struct Arguments<'a> {
     max_attempts: u32,
     guesses: &'a [AppliedLimit],
     #[serde(skip_serializing_if = "Option::is_none")]
-    trust: Option<Trust>,
+    trust: Option<RangeRule>,
     misses: &'a AppliedMisses,
 }
 
@@ -98,11 +98,11 @@ impl Checker {
     /// and what [`Misses`] reads.
     pub fn from_env(env: &Env, redis: Redis) -> Result<Self, config::Error> {
         Ok(Self {
-            store: Store::from_env(env, redis)?,
+            scripts: Scripts::from_env(env, redis)?,
             max_attempts: env.number("OTP_MAX_ATTEMPTS", 5, 1..=100)?,
             guesses: GuessLimits::from_env(env)?,
             misses: Misses::from_env(env)?,
-            trust: Trust::from_env(env)?,
+            trust: RangeRule::from_env(env)?,
             check: Script::new(concat!(
                 "#!lua\n",
                 include_str!("limits.lua"),
@@ -113,12 +113,12 @@ impl Checker {
 
     /// Shifts Redis's clock, so that tests choose the time.
     pub fn set_clock_offset(&mut self, milliseconds: i64) {
-        self.store.clock_offset_ms = milliseconds;
+        self.scripts.clock_offset_ms = milliseconds;
     }
 
     /// Opens the connection to Redis ahead of the first request.
     pub async fn connect(&self) {
-        self.store.redis.connect().await;
+        self.scripts.redis.connect().await;
     }
 
     /// Compares `code` with that of the phone's challenge `id`, or of its newest one, and counts a
@@ -131,25 +131,28 @@ impl Checker {
         id: Option<&ChallengeId>,
         deadline: Instant,
     ) -> Result<Check, StoreError> {
-        let guesses = self.guesses.on(address);
+        let guesses = match id {
+            Some(_) => Vec::new(),
+            None => self.guesses.on(address),
+        };
         let misses = self.misses.on(phone);
         let keys = [latest_key(phone), unanswered_key(phone), range_key(phone)];
         let keys = (keys.iter().map(String::as_str))
             .chain(misses.keys())
             .chain(guesses.iter().map(|limit| limit.key.as_str()));
         let arguments = Arguments {
-            offset_ms: self.store.clock_offset_ms,
+            offset_ms: self.scripts.clock_offset_ms,
             phone: phone.as_e164(),
             address: address.as_str(),
             id,
             length: code.expose().len(),
-            digests: self.store.peppers.digests(phone, code).collect(),
+            digests: self.scripts.peppers.digests(phone, code).collect(),
             max_attempts: self.max_attempts,
             guesses: &guesses,
             trust: self.trust,
             misses: &misses,
         };
-        let reply = self.store.run(&self.check, keys, &arguments, deadline);
+        let reply = self.scripts.run(&self.check, keys, &arguments, deadline);
         Ok(match reply.await? {
             Reply::Absent => Check::Absent,
             Reply::OtherLength => Check::Mismatch { remaining: None },
@@ -169,7 +172,7 @@ impl Checker {
             } => Check::Matched(Matched {
                 id,
                 purpose: Purpose::parse(&purpose, &name)
-                    .ok_or_else(StoreError::unreadable_reply)?,
+                    .ok_or_else(StoreError::unexpected_reply)?,
                 device: DeviceId::parse(&device),
                 is_first,
             }),

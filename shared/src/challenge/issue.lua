@@ -43,10 +43,12 @@ local shortest_share_us = 60 * 1000000
 local is_refunded = { address = true, country = true, total = true }
 
 -- A caller that lost the reply repeats the call with the same id.
-local before = redis.call('HMGET', challenge, 'length', 'revoked', 'shares', 'expires_at')
+local before = redis.call('HMGET', challenge, 'length', 'revoked', 'shares', 'expires_at', 'open_at')
 if before[3] then
-  local lifetime_ms = math.max(math.floor((before[4] - now) / 1000), 0)
-  return cjson.encode({ shared = { length = tonumber(before[1]), lifetime_ms = lifetime_ms, wait_us = 0 } })
+  local lifetime_us, wait_us = math.max(before[4] - now, 0), math.max(before[5] - now, 0)
+  return cjson.encode({ shared = {
+    length = tonumber(before[1]), lifetime_ms = math.floor(lifetime_us / 1000), wait_us = wait_us,
+  } })
 elseif before[1] then
   return cjson.encode({ issued = { length = tonumber(before[1]) } })
 elseif before[2] then
@@ -61,12 +63,12 @@ end
 local kind, wait = exhausted(limits)
 
 local trust = arguments.trust
-local left, strikes
+local left, strikes, last
 if trust then
   local state = redis.call('HMGET', range, 'left', 'strikes', 'last', 'answered')
   left, strikes = tonumber(state[1] or trust.count), tonumber(state[2] or 0)
-  local last, has_answered = tonumber(state[3] or 0), state[4]
-  local open_at = 0
+  last = tonumber(state[3] or 0)
+  local has_answered, open_at = state[4], 0
   if left < 1 then
     open_at = last + math.min(trust.wait_us * 2 ^ strikes, longest_wait_us)
   elseif not has_answered then
@@ -107,9 +109,9 @@ local code = codes[tier]
 -- with a secret id and its own attempts. The code is still used once. Sharing takes one of the
 -- address's limit.
 --
--- Sharing must not give anybody more guesses. It is refused where a new code would be longer, so
--- short codes under attack are not shared; and while the service's misses are twice full, so
--- attempts at one long code are bounded too. Known devices and their codes never share.
+-- Sharing gives nobody more guesses. It is refused where a new code would be longer, so short codes
+-- are not shared during an attack. It is also refused from twice the service's misses on, which bounds
+-- the attempts at a long code. Known devices and their codes never share.
 local function share_newest_code()
   local of_service = arguments.misses.total
   local newest = kind == 'phone' and wait > arguments.cool_down_us
@@ -135,7 +137,8 @@ local function share_newest_code()
   end
   redis.call('HSET', challenge,
     'phone', arguments.phone, 'purpose', arguments.purpose, 'name', arguments.name or '',
-    'length', fields[1], 'shares', newest, 'expires_at', fields[4])
+    'length', fields[1], 'shares', newest, 'expires_at', fields[4],
+    'open_at', string.format('%.0f', now + wait))
   redis.call('PEXPIRE', challenge, math.ceil((expires_at - now) / 1000))
   return cjson.encode({ shared = {
     length = tonumber(fields[1]), lifetime_ms = math.floor((expires_at - now) / 1000),
@@ -154,12 +157,12 @@ for _, limit in ipairs(limits) do
     table.insert(refundable, { limit.key, limit.step_us })
   end
 end
-local struck = 0
+local closed_since = ''
 if trust then
   if left >= 1 then
     left = left - 1
   else
-    strikes, struck = strikes + 1, 1
+    strikes, closed_since = strikes + 1, string.format('%.0f', last)
   end
   redis.call('HSET', range, 'left', left, 'strikes', strikes, 'last', string.format('%.0f', now))
   redis.call('PEXPIRE', range, range_memory_ms)
@@ -178,7 +181,7 @@ redis.call('HSET', challenge,
   'phone', arguments.phone, 'purpose', arguments.purpose, 'name', arguments.name or '',
   'device', arguments.device or '', 'digest', code.digest, 'length', code.length,
   'weight', code.weight, 'tier', tier, 'tiers', #codes, 'requester', arguments.address,
-  'charges', charges, 'struck', struck, 'previous', previous or '',
+  'charges', charges, 'closed_since', closed_since, 'previous', previous or '',
   'expires_at', string.format('%.0f', now + arguments.lifetime_ms * 1000))
 redis.call('PEXPIRE', challenge, arguments.lifetime_ms)
 return cjson.encode({ issued = { length = code.length, full_misses = #full_misses > 0 and full_misses or nil } })

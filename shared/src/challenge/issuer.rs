@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{
-    ChallengeId, Limited, LimitedReply, Purpose, Store, challenge_key, latest_key,
-    limits::{AppliedLimit, AppliedMisses, ClientAddress, Misses, SendLimits, Trust},
+    ChallengeId, CodeRequest, Limited, LimitedReply, Scripts, challenge_key, latest_key,
+    limits::{AppliedLimit, AppliedMisses, Misses, RangeRule, SendLimits},
     range_key, unanswered_key,
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
 
 /// Issues and revokes challenges.
 pub struct Issuer {
-    store: Store,
+    scripts: Scripts,
     lifetime: Duration,
     lengths: Lengths,
     limits: SendLimits,
@@ -30,19 +30,6 @@ pub struct Issuer {
     issue: Script,
     revoke: Script,
     probe: Script,
-}
-
-/// A request for a code.
-pub struct CodeRequest<'a> {
-    /// The id of its challenge.
-    pub id: ChallengeId,
-    pub phone: &'a PhoneNumber,
-    pub address: &'a ClientAddress,
-    /// The requester's known device for this phone.
-    pub device: Option<DeviceId>,
-    /// Postgres said that a user has the number.
-    pub is_registered: bool,
-    pub purpose: Purpose,
 }
 
 /// The outcome of a request for a code.
@@ -91,7 +78,7 @@ struct IssueArguments<'a> {
     cool_down_us: u128,
     limits: &'a [AppliedLimit],
     #[serde(skip_serializing_if = "Option::is_none")]
-    trust: Option<Trust>,
+    trust: Option<RangeRule>,
     misses: &'a AppliedMisses,
 }
 
@@ -153,7 +140,7 @@ impl Issuer {
     /// [`SendLimits`] and [`Misses`] read.
     pub fn from_env(env: &Env, redis: Redis) -> Result<Self, config::Error> {
         Ok(Self {
-            store: Store::from_env(env, redis)?,
+            scripts: Scripts::from_env(env, redis)?,
             lifetime: Duration::from_secs(env.number("OTP_TTL_SECONDS", 300, 60..=600)?),
             lengths: Lengths::from_env(env)?,
             limits: SendLimits::from_env(env)?,
@@ -179,7 +166,7 @@ impl Issuer {
 
     /// Shifts Redis's clock, so that tests choose the time.
     pub fn set_clock_offset(&mut self, milliseconds: i64) {
-        self.store.clock_offset_ms = milliseconds;
+        self.scripts.clock_offset_ms = milliseconds;
     }
 
     /// The lifetime of a code.
@@ -194,7 +181,7 @@ impl Issuer {
 
     /// Opens the connection to Redis ahead of the first request.
     pub async fn connect(&self) {
-        self.store.redis.connect().await;
+        self.scripts.redis.connect().await;
     }
 
     /// Makes a code and stores its challenge, unless a limit refuses. Other challenges of the phone
@@ -219,7 +206,7 @@ impl Issuer {
             .chain(misses.keys())
             .chain(limits.iter().map(|limit| limit.key.as_str()));
         let arguments = IssueArguments {
-            offset_ms: self.store.clock_offset_ms,
+            offset_ms: self.scripts.clock_offset_ms,
             id,
             phone: phone.as_e164(),
             address: request.address.as_str(),
@@ -233,7 +220,7 @@ impl Issuer {
             trust: self.limits.trust_for(request),
             misses: &misses,
         };
-        let reply = self.store.run(&self.issue, keys, &arguments, deadline);
+        let reply = self.scripts.run(&self.issue, keys, &arguments, deadline);
         match reply.await? {
             IssueReply::Issued {
                 length,
@@ -253,7 +240,7 @@ impl Issuer {
             }),
             IssueReply::Limited(limited) => Ok(IssueOutcome::Limited(limited.into())),
             // We revoke it ourselves, and only after this call.
-            IssueReply::Revoked => Err(StoreError::unreadable_reply()),
+            IssueReply::Revoked => Err(StoreError::unexpected_reply()),
         }
     }
 
@@ -261,7 +248,7 @@ impl Issuer {
     fn choices(&self, phone: &PhoneNumber, code: &OtpCode) -> Vec<CodeChoice> {
         let choice = |length| CodeChoice {
             length,
-            digest: self.store.peppers.digest(phone, &code.prefix(length)),
+            digest: self.scripts.peppers.digest(phone, &code.prefix(length)),
             weight: self.lengths.odds(length),
         };
         self.lengths.all().map(choice).collect()
@@ -286,11 +273,11 @@ impl Issuer {
         let keys =
             (keys.iter().map(String::as_str)).chain(limits.iter().map(|limit| limit.key.as_str()));
         let arguments = RevokeArguments {
-            offset_ms: self.store.clock_offset_ms,
+            offset_ms: self.scripts.clock_offset_ms,
             id,
             limits: &limits,
         };
-        let reply = self.store.run(&self.revoke, keys, &arguments, deadline);
+        let reply = self.scripts.run(&self.revoke, keys, &arguments, deadline);
         match reply.await? {
             RevokeReply::Revoked | RevokeReply::Absent => Ok(()),
         }
@@ -309,11 +296,11 @@ impl Issuer {
         }
         let keys = limits.iter().map(|limit| limit.key.as_str());
         let arguments = ProbeArguments {
-            offset_ms: self.store.clock_offset_ms,
+            offset_ms: self.scripts.clock_offset_ms,
             limits: &limits,
         };
         match self
-            .store
+            .scripts
             .run(&self.probe, keys, &arguments, deadline)
             .await?
         {

@@ -36,7 +36,7 @@ local function wait_for(limit)
   return limit.full_at + limit.step_us - limit.period_us - now
 end
 
--- True if a bucket of misses holds `times` its count, so that one more miss does not fit.
+-- True if one more miss would lift the bucket above `times` its count.
 local function is_full(bucket, times)
   return bucket.full_at + bucket.step_us - now > bucket.period_us * times
 end

@@ -13,7 +13,7 @@ use crate::{
 /// A kind of rate limit. Its name is in keys, logs and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum LimitKind {
     /// Codes for one phone, answered or not.
     Phone,
     /// Codes for one known device.
@@ -24,9 +24,9 @@ pub enum Kind {
     Range,
     /// Unanswered codes per country.
     Country,
-    /// Unanswered codes of the whole service. Logins of registered numbers count apart.
+    /// Unanswered codes of the whole service. Logins in the open mode have a separate bucket.
     Total,
-    /// All codes of a range. Those of known devices count apart, up to a quarter.
+    /// All codes of a range. Known devices have a separate bucket of a quarter.
     RangeMax,
     /// All codes of the whole service.
     TotalMax,
@@ -41,7 +41,7 @@ pub enum Kind {
 /// The rates of one kind; with none the limit is off.
 #[derive(Debug, PartialEq, Eq)]
 struct Limit {
-    kind: Kind,
+    kind: LimitKind,
     rates: Vec<Rate>,
 }
 
@@ -62,14 +62,14 @@ pub struct ClientAddress(String);
 pub(super) struct AppliedLimit {
     #[serde(skip)]
     pub key: String,
-    kind: Kind,
+    kind: LimitKind,
     count: u32,
     period_us: u64,
 }
 
-/// `LIMIT_RANGE`: an argument of the scripts.
+/// `LIMIT_RANGE`, by which ranges earn trust: an argument of the scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Trust {
+pub(super) struct RangeRule {
     /// The codes of a new range.
     count: u32,
     /// The first wait of a range that has no code left, in microseconds.
@@ -85,13 +85,14 @@ pub(super) struct SendLimits {
     total: Limit,
     range_max: Limit,
     total_max: Limit,
-    trust: Option<Trust>,
+    trust: Option<RangeRule>,
 }
 
 /// The limits on checks without a challenge id.
 pub(super) struct GuessLimits(Limit);
 
-/// The buckets of misses, which are wrong codes by their weight. A full one makes new codes longer.
+/// The buckets of wrong codes. Each counts its weight: 1, or 1/100 for two more digits. A full bucket
+/// makes new codes longer.
 pub(super) struct Misses {
     phone: Limit,
     total: Limit,
@@ -106,7 +107,7 @@ pub(super) struct AppliedMisses {
     total: Option<AppliedLimit>,
 }
 
-impl Kind {
+impl LimitKind {
     /// The variable and its default.
     fn setting(self) -> (&'static str, &'static str) {
         match self {
@@ -142,7 +143,7 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for LimitKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -150,17 +151,17 @@ impl fmt::Display for Kind {
 
 impl SendLimits {
     /// Reads `LIMIT_PHONE`, `LIMIT_DEVICE`, `LIMIT_ADDRESS`, `LIMIT_COUNTRY`, `LIMIT_TOTAL`,
-    /// `LIMIT_RANGE_MAX`, `LIMIT_TOTAL_MAX`, and `LIMIT_RANGE`, see [`Trust`].
+    /// `LIMIT_RANGE_MAX`, `LIMIT_TOTAL_MAX`, and `LIMIT_RANGE`, see [`RangeRule`].
     pub fn from_env(env: &Env) -> Result<Self, config::Error> {
         Ok(Self {
-            phone: Limit::from_env(env, Kind::Phone)?,
-            device: Limit::from_env(env, Kind::Device)?,
-            address: Limit::from_env(env, Kind::Address)?,
-            country: Limit::from_env(env, Kind::Country)?,
-            total: Limit::from_env(env, Kind::Total)?,
-            range_max: Limit::from_env(env, Kind::RangeMax)?,
-            total_max: Limit::from_env(env, Kind::TotalMax)?,
-            trust: Trust::from_env(env)?,
+            phone: Limit::from_env(env, LimitKind::Phone)?,
+            device: Limit::from_env(env, LimitKind::Device)?,
+            address: Limit::from_env(env, LimitKind::Address)?,
+            country: Limit::from_env(env, LimitKind::Country)?,
+            total: Limit::from_env(env, LimitKind::Total)?,
+            range_max: Limit::from_env(env, LimitKind::RangeMax)?,
+            total_max: Limit::from_env(env, LimitKind::TotalMax)?,
+            trust: RangeRule::from_env(env)?,
         })
     }
 
@@ -178,7 +179,7 @@ impl SendLimits {
         let mut applied = Vec::with_capacity(8);
         if let Some(device) = &request.device {
             self.device.apply(device.as_str(), &mut applied);
-            // Apart, so that filling a range's ceiling keeps no known device out.
+            // A separate bucket: whoever fills a range's ceiling keeps no known device out.
             let subject = format!("known:{}", phone.range());
             self.range_max.quarter().apply(&subject, &mut applied);
         } else {
@@ -198,7 +199,7 @@ impl SendLimits {
     }
 
     /// The trust that the request needs; `None` for known devices and registered numbers.
-    pub fn trust_for(&self, request: &CodeRequest<'_>) -> Option<Trust> {
+    pub fn trust_for(&self, request: &CodeRequest<'_>) -> Option<RangeRule> {
         self.trust
             .filter(|_| request.device.is_none() && !request.is_registered)
     }
@@ -217,7 +218,7 @@ impl SendLimits {
 impl GuessLimits {
     /// Reads `LIMIT_GUESSES`.
     pub fn from_env(env: &Env) -> Result<Self, config::Error> {
-        Limit::from_env(env, Kind::Guesses).map(Self)
+        Limit::from_env(env, LimitKind::Guesses).map(Self)
     }
 
     /// The limits that apply to a check without a challenge id.
@@ -231,7 +232,7 @@ impl GuessLimits {
 impl Misses {
     /// Reads `MISSES_PHONE` and `MISSES_TOTAL`, one rate each.
     pub fn from_env(env: &Env) -> Result<Self, config::Error> {
-        let one_rate = |kind: Kind| {
+        let one_rate = |kind: LimitKind| {
             let limit = Limit::from_env(env, kind)?;
             if limit.rates.len() > 1 {
                 return Err(config::Error::invalid(
@@ -242,8 +243,8 @@ impl Misses {
             Ok(limit)
         };
         Ok(Self {
-            phone: one_rate(Kind::MissesPhone)?,
-            total: one_rate(Kind::MissesTotal)?,
+            phone: one_rate(LimitKind::MissesPhone)?,
+            total: one_rate(LimitKind::MissesTotal)?,
         })
     }
 
@@ -266,10 +267,10 @@ impl AppliedMisses {
     }
 }
 
-impl Trust {
+impl RangeRule {
     /// Reads `LIMIT_RANGE`: the codes of a new range, and the first wait, `3/6h`.
     pub fn from_env(env: &Env) -> Result<Option<Self>, config::Error> {
-        let limit = Limit::from_env(env, Kind::Range)?;
+        let limit = Limit::from_env(env, LimitKind::Range)?;
         match limit.rates[..] {
             [] => Ok(None),
             [rate] => Ok(Some(Self {
@@ -277,7 +278,7 @@ impl Trust {
                 wait_us: rate.period_us(),
             })),
             _ => Err(config::Error::invalid(
-                Kind::Range.setting().0,
+                LimitKind::Range.setting().0,
                 "must be off, or codes and a first wait such as 3/6h",
             )),
         }
@@ -285,7 +286,7 @@ impl Trust {
 }
 
 impl Limit {
-    fn from_env(env: &Env, kind: Kind) -> Result<Self, config::Error> {
+    fn from_env(env: &Env, kind: LimitKind) -> Result<Self, config::Error> {
         let (name, default) = kind.setting();
         let text = env.text(name).unwrap_or(default);
         let rates = match text {
@@ -346,7 +347,7 @@ impl Rate {
         u64::from(self.seconds) * 1_000_000
     }
 
-    fn of(self, kind: Kind, subject: &str) -> AppliedLimit {
+    fn of(self, kind: LimitKind, subject: &str) -> AppliedLimit {
         let Self { count, seconds } = self;
         AppliedLimit {
             key: format!("{{otp}}:limit:{kind}:{count}/{seconds}s:{subject}"),
@@ -391,7 +392,7 @@ mod tests {
     use super::*;
 
     fn phone_limit(text: &str) -> Result<Limit, config::Error> {
-        Limit::from_env(&Env::from([("LIMIT_PHONE", text)]), Kind::Phone)
+        Limit::from_env(&Env::from([("LIMIT_PHONE", text)]), LimitKind::Phone)
     }
 
     #[test]

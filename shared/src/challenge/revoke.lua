@@ -23,8 +23,8 @@ local revoked_memory_s = 600
 local unanswered_memory_ms = 86400000
 
 -- A challenge that shares a code has no charges to refund.
-local state = redis.call('HMGET', challenge, 'charges', 'struck', 'previous')
-local charges, struck, previous = state[1], state[2] == '1', state[3]
+local state = redis.call('HMGET', challenge, 'charges', 'closed_since', 'previous')
+local charges, closed_since, previous = state[1], state[2], state[3]
 redis.call('DEL', challenge)
 redis.call('HSET', challenge, 'revoked', 1, 'previous', previous or '')
 redis.call('EXPIRE', challenge, revoked_memory_s)
@@ -42,10 +42,13 @@ for i, limit in ipairs(arguments.limits) do
 end
 if is_owed then
   local charge = cjson.decode(charges)
-  if charge.range then
-    redis.call('HINCRBYFLOAT', range, 'left', 1)
-    if struck and tonumber(redis.call('HGET', range, 'strikes') or 0) > 0 then
-      redis.call('HINCRBY', range, 'strikes', -1)
+  if charge.range and redis.call('EXISTS', range) == 1 then
+    if closed_since == '' then
+      redis.call('HINCRBYFLOAT', range, 'left', 1)
+    else
+      -- A closed range admitted it: its wait goes on as before.
+      local strikes = tonumber(redis.call('HGET', range, 'strikes') or 0)
+      redis.call('HSET', range, 'strikes', math.max(strikes - 1, 0), 'last', closed_since)
     end
   end
   -- A later answer still refunds the address.

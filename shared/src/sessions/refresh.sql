@@ -9,7 +9,8 @@
 -- Returns one row, all NULL if there is no such session or it is over:
 --   user_id, auth_time   auth_time: the session's beginning, seconds since 1970
 --   token_digest         of the newest token now
---   revoked              true: the token was older than its grace, and the session is over
+--   revoked              true: the token was neither the newest nor, for 60 seconds, the previous
+--                        one, and the session is over now
 WITH decided AS (
     UPDATE sessions SET
         token_digest = CASE WHEN token_digest = $2 THEN $3[1] ELSE token_digest END,

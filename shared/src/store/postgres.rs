@@ -74,11 +74,11 @@ impl Postgres {
     pub async fn connect(&self) {
         let opened = timeout(self.timeout, self.session()).await;
         if let Err(error) = opened.unwrap_or_else(|_| Err(StoreError::timed_out(POSTGRES))) {
-            tracing::warn!(error = telemetry::chain(&error), "not connected at start");
+            tracing::warn!(cause = telemetry::chain(&error), "not connected at start");
         }
     }
 
-    /// Closes the connection, so that the server frees it at once.
+    /// Closes the connection, so that the server frees it immediately.
     pub async fn close(&self) {
         if let Some(session) = self.forget().and_then(Arc::into_inner) {
             drop(session.client);

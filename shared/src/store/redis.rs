@@ -73,7 +73,7 @@ impl Redis {
             .map_err(|_| StoreError::timed_out(REDIS))
             .and_then(|connection| Ok(connection?))
         {
-            tracing::warn!(error = telemetry::chain(&error), "not connected at start");
+            tracing::warn!(cause = telemetry::chain(&error), "not connected at start");
         }
     }
 
@@ -89,7 +89,7 @@ impl Redis {
             Err(Failed::Dead(_)) if Instant::now() < until => {
                 let ran = self.run_until(until, script).await;
                 ran.map_err(|failed| match failed.into() {
-                    // This is the second try's reply. The first may have run.
+                    // This reply is of the second try; the first may have run.
                     StoreError::Refused(store, cause) => StoreError::Unavailable(store, cause),
                     error => error,
                 })
@@ -270,9 +270,9 @@ impl From<RedisError> for StoreError {
 }
 
 impl StoreError {
-    /// A script's reply that does not parse.
-    pub(crate) fn unreadable_reply() -> Self {
-        Self::Fault(REDIS, "unreadable reply of a script".into())
+    /// A script's reply that its caller does not expect.
+    pub(crate) fn unexpected_reply() -> Self {
+        Self::Fault(REDIS, "unexpected reply of a script".into())
     }
 }
 

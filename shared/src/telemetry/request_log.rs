@@ -63,7 +63,7 @@ pub struct Outcome<'a> {
     pub word: &'static str,
     /// The limit that refused the request.
     pub limit: Option<&'static str>,
-    /// The error with all its sources, unless the client made the mistake.
+    /// The error with all its sources: a failed store or provider, a refused token, a panic.
     pub cause: Option<&'a str>,
 }
 

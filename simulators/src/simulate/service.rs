@@ -149,17 +149,14 @@ impl Service {
 
     /// `POST /signup` or `POST /login`.
     pub async fn ask(&mut self, at: Duration, ask: Ask<'_>) -> Asked {
-        self.signup.delivery.challenges.set_clock_offset(offset(at));
+        self.signup.delivery.issuer.set_clock_offset(offset(at));
         let response = self.signup.handle(ask.request()).await;
         self.read_asked(&response, ask.phone)
     }
 
     /// The same, where the provider rejects the number.
     pub async fn ask_rejected(&mut self, at: Duration, ask: Ask<'_>) -> Asked {
-        self.rejecting
-            .delivery
-            .challenges
-            .set_clock_offset(offset(at));
+        self.rejecting.delivery.issuer.set_clock_offset(offset(at));
         let response = self.rejecting.handle(ask.request()).await;
         self.read_asked(&response, ask.phone)
     }
@@ -171,7 +168,7 @@ impl Service {
 
     /// `POST /verify`.
     pub async fn check(&mut self, at: Duration, submission: Submission<'_>) -> Checked {
-        self.verify.challenges.set_clock_offset(offset(at));
+        self.verify.checker.set_clock_offset(offset(at));
         let response = self.verify.handle(submission.request()).await;
         let line = self.read_line();
         let body = body(&response);
