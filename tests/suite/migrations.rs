@@ -1,7 +1,7 @@
-//! The schema, and how it gets there.
+//! The schema: its migrations, its grants, and the purge of old rows.
 
-use harness::{Database, Function, Functions, Invocation, Service, Tokens};
-use migrate::Command;
+use harness::{Database, Function, Functions, Invocation, Service, Tokens, fresh_phone};
+use migrate::{Command, Purged, Report};
 use serde_json::json;
 use shared::config::Env;
 use tokio::process::Command as Process;
@@ -12,8 +12,10 @@ fn migrator(database: &Database) -> migrate::Database {
 }
 
 async fn applied(migrator: &migrate::Database, command: Command) -> Vec<bool> {
-    let report = migrator.run(command).await.unwrap();
-    report.migrations.iter().map(|m| m.applied).collect()
+    let Report::Schema(schema) = migrator.run(command).await.unwrap() else {
+        panic!("{command:?} reports the schema");
+    };
+    schema.migrations.iter().map(|m| m.applied).collect()
 }
 
 #[tokio::test]
@@ -118,7 +120,7 @@ async fn on_the_command_line_it_prints_what_is_applied() {
     for words in [&[][..], &["sideways"], &["up", "down"]] {
         let (succeeded, printed) = run(words).await;
         assert!(
-            !succeeded && printed.contains("up, down or status"),
+            !succeeded && printed.contains("up, down, status or purge"),
             "{printed}"
         );
     }
@@ -147,4 +149,85 @@ async fn as_a_lambda_function_it_takes_a_command() {
     ] {
         assert!(matches!(migrate.invoke(&bad).await, Invocation::Failed));
     }
+}
+
+/// Rows that are past their time, `count` of each table, and some that are not yet.
+async fn fill(database: &Database, count: usize) {
+    let user = fresh_phone();
+    database.insert_user(&user).await;
+    let statements = format!(
+        "INSERT INTO used_challenges (challenge_id, used_at)
+         SELECT lpad(to_hex(n), 32, '0'), now() - interval '25 hours' FROM generate_series(1, {count}) n
+         UNION ALL VALUES (repeat('f', 32), now() - interval '23 hours');
+         INSERT INTO sessions (id, user_id, token_digest, expires_at, revoked_at)
+         SELECT lpad(to_hex(n), 32, '0'), users.id, '', now() + ends, now() + revoked
+         FROM users, generate_series(1, {count}) n, LATERAL (VALUES
+             (CASE n % 2 WHEN 0 THEN interval '-25 hours' ELSE interval '1 day' END,
+              CASE n % 2 WHEN 0 THEN NULL ELSE interval '-25 hours' END)) AS times (ends, revoked);
+         INSERT INTO sessions (id, user_id, token_digest, expires_at, revoked_at)
+         SELECT kept.id, users.id, '', now() + ends, now() + revoked
+         FROM users, (VALUES
+             (repeat('d', 32), interval '-23 hours', NULL::interval),
+             (repeat('e', 32), interval '1 day', interval '-23 hours'),
+             (repeat('f', 32), interval '1 day', NULL)) AS kept (id, ends, revoked)"
+    );
+    database.run(&statements).await;
+}
+
+async fn count(database: &Database, table: &str) -> i64 {
+    let statement = format!("SELECT count(*) FROM {table}");
+    let client = database.connect().await;
+    client.query_one(&statement, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test]
+async fn a_purge_of_a_million_rows_deletes_those_past_their_time_while_people_sign_in() {
+    const EACH: usize = 500_000;
+    let service = Service::start().await;
+    fill(&service.database, EACH).await;
+    let migrator = migrator(&service.database);
+    let mut sign_ins = 0;
+    let people = async {
+        loop {
+            service.sign_in().await;
+            sign_ins += 1;
+        }
+    };
+    let report = tokio::select! {
+        report = migrator.run(Command::Purge) => report.unwrap(),
+        () = people => unreachable!(),
+    };
+    let each = i64::try_from(EACH).unwrap();
+    let purged = Purged {
+        used_challenges: each,
+        sessions: each,
+    };
+    assert_eq!(report, Report::Purged(purged));
+    assert!(sign_ins > 0);
+    let kept = count(&service.database, "sessions").await;
+    assert!((sign_ins + 3..=sign_ins + 4).contains(&kept), "{kept}");
+    let kept = count(&service.database, "used_challenges").await;
+    assert!((sign_ins + 1..=sign_ins + 2).contains(&kept), "{kept}");
+}
+
+#[tokio::test]
+async fn a_purge_that_is_stopped_keeps_what_it_has_deleted() {
+    const EACH: usize = 200_000;
+    let database = Database::migrated().await;
+    fill(&database, EACH).await;
+    let migrator = migrator(&database);
+    let left = async || usize::try_from(count(&database, "used_challenges").await).unwrap();
+    let has_begun = async {
+        while left().await > EACH {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = migrator.run(Command::Purge) => panic!("too fast to be stopped"),
+        () = has_begun => {}
+    }
+    let stopped_at = left().await;
+    assert!(stopped_at > 1 && stopped_at <= EACH, "{stopped_at}");
+    migrator.run(Command::Purge).await.unwrap();
+    assert_eq!(left().await, 1);
 }

@@ -1,12 +1,15 @@
-//! The database schema: applies and reverts the files of `migrations/`, which are compiled in.
+//! The database: applies and reverts the files of `migrations/`, which are compiled in, and deletes old
+//! rows.
 //!
 //! Concurrent runs wait for each other through an advisory lock.
 
 mod files;
+mod purge;
 
 use std::{collections::HashSet, str::FromStr, time::Duration};
 
 use files::MIGRATIONS;
+pub use purge::Purged;
 use serde::{Deserialize, Serialize};
 use shared::{
     config::{self, Env},
@@ -33,6 +36,8 @@ pub enum Command {
     Down,
     /// Change nothing.
     Status,
+    /// Delete used challenges and ended sessions that are more than a day past their time.
+    Purge,
 }
 
 /// The event of the Lambda function: `{"command": "up"}`.
@@ -42,9 +47,17 @@ pub struct Event {
     pub command: Command,
 }
 
+/// The result of a command.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Report {
+    Schema(Schema),
+    Purged(Purged),
+}
+
 /// All migrations in order, after the command.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct Schema {
     pub migrations: Vec<Migration>,
 }
 
@@ -67,11 +80,13 @@ pub enum Error {
     LogIn(#[from] IamError),
     #[error("migration failed")]
     Migrate(#[from] MigrateError),
+    #[error("purge failed")]
+    Purge(#[source] sqlx::Error),
 }
 
 /// Not a command.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the command must be up, down or status")]
+#[error("the command must be up, down, status or purge")]
 pub struct UnknownCommand;
 
 impl FromStr for Command {
@@ -82,6 +97,7 @@ impl FromStr for Command {
             "up" => Ok(Self::Up),
             "down" => Ok(Self::Down),
             "status" => Ok(Self::Status),
+            "purge" => Ok(Self::Purge),
             _ => Err(UnknownCommand),
         }
     }
@@ -132,6 +148,10 @@ impl Database {
                 status(&mut connection).await
             }
             Command::Status => status(&mut connection).await,
+            Command::Purge => {
+                let purged = purge::purge(&mut connection).await;
+                purged.map(Report::Purged).map_err(Error::Purge)
+            }
         }?;
         // The work is done and committed; a connection that breaks now harms nothing.
         let _ended = connection.close().await;
@@ -165,7 +185,7 @@ async fn status(connection: &mut PgConnection) -> Result<Report, Error> {
             applied: applied.contains(&migration.version),
         })
         .collect();
-    Ok(Report { migrations })
+    Ok(Report::Schema(Schema { migrations }))
 }
 
 async fn applied(connection: &mut PgConnection) -> Result<HashSet<i64>, MigrateError> {

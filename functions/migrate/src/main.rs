@@ -1,9 +1,9 @@
-//! `migrate up|down|status`: a command line, and the Lambda function `migrate`.
+//! `migrate up|down|status|purge`: a command line, and the Lambda function `migrate`.
 
 use std::{env, process::ExitCode};
 
 use lambda_runtime::{LambdaEvent, service_fn};
-use migrate::{Command, Database, Event};
+use migrate::{Command, Database, Event, Purged, Report};
 use shared::{config::Env, telemetry};
 
 #[tokio::main(flavor = "current_thread")]
@@ -28,7 +28,7 @@ async fn serve(database: &Database) -> ExitCode {
     let handler = service_fn(async |event: LambdaEvent<Event>| {
         database.run(event.payload.command).await.map_err(|error| {
             let cause = telemetry::chain(&error);
-            tracing::error!(cause, "migration failed");
+            tracing::error!(cause, "command failed");
             cause
         })
     });
@@ -38,7 +38,7 @@ async fn serve(database: &Database) -> ExitCode {
     }
 }
 
-/// Runs the command line's command and prints the migrations.
+/// Runs the command line's command and prints its result.
 #[expect(clippy::print_stdout, reason = "a report for a person")]
 async fn run(database: &Database) -> ExitCode {
     let mut words = env::args().skip(1);
@@ -52,16 +52,26 @@ async fn run(database: &Database) -> ExitCode {
     };
     match report {
         Ok(report) => {
-            for migration in report.migrations {
-                let mark = if migration.applied {
-                    "applied"
-                } else {
-                    "pending"
-                };
-                println!("{:06} {} {mark}", migration.version, migration.description);
+            match report {
+                Report::Schema(schema) => {
+                    for migration in schema.migrations {
+                        let mark = if migration.applied {
+                            "applied"
+                        } else {
+                            "pending"
+                        };
+                        println!("{:06} {} {mark}", migration.version, migration.description);
+                    }
+                }
+                Report::Purged(Purged {
+                    used_challenges,
+                    sessions,
+                }) => {
+                    println!("deleted {used_challenges} used challenges, {sessions} sessions");
+                }
             }
             ExitCode::SUCCESS
         }
-        Err(error) => telemetry::exit("migration failed", &error),
+        Err(error) => telemetry::exit("command failed", &error),
     }
 }
