@@ -15,7 +15,7 @@ use redis::Script;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
 
-pub use checker::{Check, Checker, Matched};
+pub use checker::{CheckOutcome, Checker, Matched};
 pub use issuer::{FullMisses, IssueOutcome, Issuer};
 pub use limits::{ClientAddress, LimitKind};
 
@@ -44,8 +44,8 @@ pub struct CodeRequest<'a> {
     pub address: &'a ClientAddress,
     /// The requester's known device for this phone.
     pub device: Option<DeviceId>,
-    /// The number is registered, and the open mode says so to everybody.
-    pub is_registered: bool,
+    /// A login in the open mode: no code is issued unless the number is registered.
+    pub is_open_login: bool,
     pub purpose: Purpose,
 }
 

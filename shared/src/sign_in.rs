@@ -25,7 +25,7 @@ pub struct SignIns {
 
 /// The outcome of a sign-in.
 #[derive(Debug, PartialEq, Eq)]
-pub enum SignIn {
+pub enum SignInOutcome {
     /// A new user.
     Registered(SignedIn),
     /// The user who has the number.
@@ -65,8 +65,8 @@ impl SignIns {
         self.postgres.close().await;
     }
 
-    /// Signs in whoever has the phone, for the challenge's purpose. `refresh_token` becomes the
-    /// first of the new session, so a token is valid if and only if its user is committed.
+    /// Signs in whoever has the phone, for the challenge's purpose. `refresh_token` becomes
+    /// the first of the new session, which commits with its user: no token exists without one.
     ///
     /// Of all calls for one challenge, however many run at once, at most one succeeds.
     pub async fn sign_in(
@@ -75,13 +75,13 @@ impl SignIns {
         phone: &PhoneNumber,
         refresh_token: &RefreshToken,
         deadline: Instant,
-    ) -> Result<SignIn, StoreError> {
+    ) -> Result<SignInOutcome, StoreError> {
         let row = self
             .postgres
             .write_one(
                 include_str!("sign_in.sql"),
                 &[
-                    (&matched.id.as_str(), Type::TEXT),
+                    (&matched.code_id.as_str(), Type::TEXT),
                     (&matched.purpose.as_str(), Type::TEXT),
                     (&matched.purpose.name().map(Name::as_str), Type::TEXT),
                     (&phone.as_e164(), Type::TEXT),
@@ -93,7 +93,7 @@ impl SignIns {
             )
             .await?;
         if !row.try_get("first_use")? {
-            return Ok(SignIn::ChallengeUsed);
+            return Ok(SignInOutcome::ChallengeUsed);
         }
         let signed_in = || -> Result<SignedIn, StoreError> {
             Ok(SignedIn {
@@ -102,12 +102,12 @@ impl SignIns {
             })
         };
         Ok(match row.try_get("is_new")? {
-            Some(true) => SignIn::Registered(signed_in()?),
-            Some(false) => SignIn::LoggedIn(signed_in()?),
+            Some(true) => SignInOutcome::Registered(signed_in()?),
+            Some(false) => SignInOutcome::LoggedIn(signed_in()?),
             None => match matched.purpose {
                 // `SignUpOrLogIn` always finds or makes a user.
-                Purpose::SignUp(_) | Purpose::SignUpOrLogIn(_) => SignIn::PhoneTaken,
-                Purpose::LogIn => SignIn::UserNotFound,
+                Purpose::SignUp(_) | Purpose::SignUpOrLogIn(_) => SignInOutcome::PhoneTaken,
+                Purpose::LogIn => SignInOutcome::UserNotFound,
             },
         })
     }

@@ -32,7 +32,8 @@ pub enum StoreError {
     /// The store refuses for now: retry later. It has done nothing.
     #[error("{0} refuses")]
     Refused(&'static str, #[source] Cause),
-    /// The store rejects the operation as wrong: our fault.
+    /// The store rejects the operation, or sends an unexpected reply: our fault. It may have
+    /// carried out the operation.
     #[error("{0} reports a fault")]
     Fault(&'static str, #[source] Cause),
 }

@@ -512,7 +512,7 @@ fn request<'a>(
         phone,
         address,
         device: None,
-        is_registered: false,
+        is_open_login: false,
         purpose: Purpose::SignUp(Name::parse("Ada").unwrap()),
     }
 }

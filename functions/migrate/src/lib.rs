@@ -1,5 +1,5 @@
-//! The database: applies and reverts the files of `migrations/`, which are compiled in, and deletes old
-//! rows.
+//! The database: applies and reverts the files of `migrations/`, which are compiled in, and deletes
+//! old rows.
 //!
 //! Concurrent runs wait for each other through an advisory lock.
 

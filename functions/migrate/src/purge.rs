@@ -16,8 +16,8 @@ pub struct Purged {
     pub sessions: i64,
 }
 
-/// Deletes all rows that are more than a day past their time. A purge that is stopped keeps what it has
-/// deleted so far; the next one goes on.
+/// Deletes all rows that are more than a day past their time. A purge that is stopped keeps what it
+/// has deleted so far; the next one goes on.
 pub async fn purge(connection: &mut PgConnection) -> Result<Purged, sqlx::Error> {
     Ok(Purged {
         // A code lives for ten minutes at most.

@@ -53,7 +53,7 @@ impl Signup {
             address: &api::client_address(request),
             device: self.devices.recognize(&phone, &body.device_token),
             // Only registered numbers get past the check below.
-            is_registered: self.reveals_registered,
+            is_open_login: self.reveals_registered,
             purpose: Purpose::LogIn,
         };
         if self.reveals_registered && !self.is_registered(&phone, deadline, log).await? {

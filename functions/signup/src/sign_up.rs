@@ -57,7 +57,7 @@ impl Signup {
             phone: &phone,
             address: &api::client_address(request),
             device: self.devices.recognize(&phone, &body.device_token),
-            is_registered: false,
+            is_open_login: false,
             purpose: if self.reveals_registered {
                 Purpose::SignUp(name)
             } else {

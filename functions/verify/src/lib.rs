@@ -9,14 +9,14 @@ use lambda_http::{
 use serde::{Deserialize, Serialize};
 use shared::{
     api::{self, BadRequest, Failure, Success},
-    challenge::{ChallengeId, Check, Checker, Limited, Matched},
+    challenge::{ChallengeId, CheckOutcome, Checker, Limited, Matched},
     config::{self, Deadlines, Env},
     device::{DeviceId, Devices},
     lambda::Function,
     otp::{Lengths, OtpCode},
     phone::{self, PhoneNumber},
     sessions::{RefreshToken, Tokens},
-    sign_in::{SignIn, SignIns, SignedIn},
+    sign_in::{SignInOutcome, SignIns, SignedIn},
     store::{Postgres, Redis, StoreError},
     telemetry::{Count, RequestLog},
     token::Signer,
@@ -152,13 +152,15 @@ impl Verify {
             .sign_ins
             .sign_in(&matched, &phone, &refresh_token, deadline);
         let (outcome, message, SignedIn { user, auth_time }) = match log.postgres(sign_in).await? {
-            SignIn::Registered(signed_in) => {
+            SignInOutcome::Registered(signed_in) => {
                 ("registered", "User registered successfully", signed_in)
             }
-            SignIn::LoggedIn(signed_in) => ("logged_in", "User logged in successfully", signed_in),
-            SignIn::ChallengeUsed => return Err(Error::Expired),
-            SignIn::UserNotFound => return Err(Error::UserNotFound),
-            SignIn::PhoneTaken => return Err(Error::UserExists),
+            SignInOutcome::LoggedIn(signed_in) => {
+                ("logged_in", "User logged in successfully", signed_in)
+            }
+            SignInOutcome::ChallengeUsed => return Err(Error::Expired),
+            SignInOutcome::UserNotFound => return Err(Error::UserNotFound),
+            SignInOutcome::PhoneTaken => return Err(Error::UserExists),
         };
         // A known device keeps its id, and with it its limit.
         let device = matched.device.unwrap_or_else(DeviceId::generate);
@@ -202,13 +204,13 @@ impl Verify {
 }
 
 /// The matched challenge, or the error for any other check.
-fn matched(check: Check) -> Result<Matched, Error> {
+fn matched(check: CheckOutcome) -> Result<Matched, Error> {
     match check {
-        Check::Matched(matched) => Ok(matched),
-        Check::Mismatch { remaining } => Err(Error::Mismatch { remaining }),
-        Check::Exhausted { retry_after } => Err(Error::TooManyAttempts { retry_after }),
-        Check::Limited(limited) => Err(Error::Limited(limited)),
-        Check::Absent => Err(Error::Expired),
+        CheckOutcome::Matched(matched) => Ok(matched),
+        CheckOutcome::Mismatch { remaining } => Err(Error::Mismatch { remaining }),
+        CheckOutcome::Exhausted { retry_after } => Err(Error::TooManyAttempts { retry_after }),
+        CheckOutcome::Limited(limited) => Err(Error::Limited(limited)),
+        CheckOutcome::Absent => Err(Error::Expired),
     }
 }
 

@@ -17,7 +17,8 @@
 --   trust                 {count} of LIMIT_RANGE; missing if off
 --   misses                {phone, total}, each {count, period_us}; missing if off
 --
--- Returns JSON: "absent"                    nothing pending: never issued, expired, another id or phone
+-- Returns JSON: "absent"                    nothing pending: never issued, expired, revoked, void, or
+--                                           of another id or phone
 --               "other_length"              the challenge's code has another length; not counted
 --               {"limited": {kind, wait_us}}
 --               {"exhausted": {wait_us}}    no attempts left
@@ -43,7 +44,7 @@ local guesses = arguments.guesses
 for i, limit in ipairs(guesses) do
   with_state(limit, KEYS[5 + i], redis.call('GET', KEYS[5 + i]))
 end
--- This comes first. A limit that counted only pending challenges would tell a poller when one exists.
+-- Checked before the lookup: otherwise polling for a pending challenge would be free.
 local kind, wait = exhausted(guesses)
 if kind then
   return cjson.encode({ limited = { kind = kind, wait_us = math.ceil(wait) } })
@@ -137,9 +138,9 @@ if is_first then
   end
 
   local refunds, codes_of_range = {}, 0
-  local function refund(charge, share)
+  local function refund(charge, factor)
     for _, pair in ipairs(charge.limits) do
-      refunds[pair[1]] = (refunds[pair[1]] or 0) + pair[2] * share
+      refunds[pair[1]] = (refunds[pair[1]] or 0) + pair[2] * factor
     end
   end
   for _, text in ipairs(redis.call('LRANGE', unanswered, 0, -1)) do
@@ -152,14 +153,14 @@ if is_first then
   local own = charges ~= '' and cjson.decode(charges) or { limits = {}, range = false }
   refund(own, 0.5)
   for limit_key, amount_us in pairs(refunds) do
-    local full_at = redis.call('GET', limit_key)
-    if full_at then
-      set_full_at(limit_key, full_at - amount_us)
+    local refilled_at = redis.call('GET', limit_key)
+    if refilled_at then
+      store_refilled_at(limit_key, refilled_at - amount_us)
     end
   end
 
-  -- Only a code that needed the range's trust earns more of it. A sign-in of people who are known
-  -- already says nothing about strangers in the range.
+  -- Codes of known devices and open-mode logins earn no trust: they say nothing about
+  -- strangers in the range.
   local trust = arguments.trust
   local earned = own.range and earned_by_answer or 0
   if trust and codes_of_range + earned > 0 then

@@ -31,7 +31,7 @@ pub struct Checker {
 
 /// The outcome of a check.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Check {
+pub enum CheckOutcome {
     /// The code is right. It may have been used before.
     Matched(Matched),
     /// The code is wrong. `remaining` attempts are left for this challenge; `None` for a code of
@@ -41,14 +41,15 @@ pub enum Check {
     Exhausted { retry_after: Duration },
     /// The requester's address has made too many wrong checks without a challenge id.
     Limited(Limited),
-    /// Nothing is pending: never issued, expired, or of another id or phone.
+    /// Nothing is pending: never issued, expired, revoked, void, or of another id or phone.
     Absent,
 }
 
 /// A challenge whose code was right.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Matched {
-    pub id: ChallengeId,
+    /// The challenge that the code was sent for. Postgres marks this one as used.
+    pub code_id: ChallengeId,
     pub purpose: Purpose,
     /// The known device that requested the code.
     pub device: Option<DeviceId>,
@@ -130,7 +131,7 @@ impl Checker {
         code: &OtpCode,
         id: Option<&ChallengeId>,
         deadline: Instant,
-    ) -> Result<Check, StoreError> {
+    ) -> Result<CheckOutcome, StoreError> {
         let guesses = match id {
             Some(_) => Vec::new(),
             None => self.guesses.on(address),
@@ -154,13 +155,13 @@ impl Checker {
         };
         let reply = self.scripts.run(&self.check, keys, &arguments, deadline);
         Ok(match reply.await? {
-            Reply::Absent => Check::Absent,
-            Reply::OtherLength => Check::Mismatch { remaining: None },
-            Reply::Limited(limited) => Check::Limited(limited.into()),
-            Reply::Exhausted { wait_us } => Check::Exhausted {
+            Reply::Absent => CheckOutcome::Absent,
+            Reply::OtherLength => CheckOutcome::Mismatch { remaining: None },
+            Reply::Limited(limited) => CheckOutcome::Limited(limited.into()),
+            Reply::Exhausted { wait_us } => CheckOutcome::Exhausted {
                 retry_after: Duration::from_micros(wait_us),
             },
-            Reply::Mismatch { remaining } => Check::Mismatch {
+            Reply::Mismatch { remaining } => CheckOutcome::Mismatch {
                 remaining: Some(remaining),
             },
             Reply::Matched {
@@ -169,8 +170,8 @@ impl Checker {
                 name,
                 device,
                 is_first,
-            } => Check::Matched(Matched {
-                id,
+            } => CheckOutcome::Matched(Matched {
+                code_id: id,
                 purpose: Purpose::parse(&purpose, &name)
                     .ok_or_else(StoreError::unexpected_reply)?,
                 device: DeviceId::parse(&device),

@@ -1,6 +1,6 @@
 -- Issues a challenge: checks every limit, takes from all or from none, chooses the code's length
 -- and stores the challenge. If the phone's limit refuses, the requester may share the code that was
--- sent last.
+-- sent last; that takes from the address's limit alone.
 --
 -- KEYS     1  challenge     by its id
 --          2  latest        the id of the phone's newest challenge
@@ -23,16 +23,16 @@
 --   misses                {phone, total}, each {count, period_us}; missing if off
 --
 -- Returns JSON: {"issued": {length, full_misses}}    full_misses: the full buckets of misses
---               {"shared": {length, lifetime_ms, wait_us}}    no code is sent: the challenge takes the
---                   phone's newest; another can be requested after wait_us
+--               {"shared": {length, lifetime_ms, wait_us}}    no code is sent: the challenge shares
+--                   the phone's newest; another can be requested after wait_us
 --               {"limited": {kind, wait_us}}
---               "revoked": the requester has given up already
+--               "revoked": this call arrived after its revocation
 --
 -- How a range earns trust. A new range has `count` codes. Each one sent costs one. An answer
 -- refunds its phone's codes and earns nine tenths of a code (check.lua). A range with none left
--- gets a single code `wait_us` × 2^strikes after its last, and a strike with it. There is no other
--- refill. While less than half of the total is left, a range that never answered gets one code per
--- `wait_us` only.
+-- gets a single code `wait_us` × 2^strikes after its last, and a strike with it. A revocation
+-- refunds one; there is no other refill. While less than half of the total is left, a range that
+-- never answered gets one code per `wait_us` only.
 
 local challenge, latest, unanswered, range = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local longest_wait_us = 30 * 86400 * 1000000
@@ -43,7 +43,7 @@ local shortest_share_us = 60 * 1000000
 local is_refunded = { address = true, country = true, total = true }
 
 -- A caller that lost the reply repeats the call with the same id.
-local before = redis.call('HMGET', challenge, 'length', 'revoked', 'shares', 'expires_at', 'open_at')
+local before = redis.call('HMGET', challenge, 'length', 'revoked', 'shares', 'expires_at', 'retry_at')
 if before[3] then
   local lifetime_us, wait_us = math.max(before[4] - now, 0), math.max(before[5] - now, 0)
   return cjson.encode({ shared = {
@@ -68,20 +68,20 @@ if trust then
   local state = redis.call('HMGET', range, 'left', 'strikes', 'last', 'answered')
   left, strikes = tonumber(state[1] or trust.count), tonumber(state[2] or 0)
   last = tonumber(state[3] or 0)
-  local has_answered, open_at = state[4], 0
+  local has_answered, range_opens_at = state[4], 0
   if left < 1 then
-    open_at = last + math.min(trust.wait_us * 2 ^ strikes, longest_wait_us)
+    range_opens_at = last + math.min(trust.wait_us * 2 ^ strikes, longest_wait_us)
   elseif not has_answered then
     for _, limit in ipairs(limits) do
       if limit.kind == 'total' then
         -- The time at which half of the total is left, if nothing more is taken.
-        local half_left_at = limit.full_at - limit.period_us / 2
-        open_at = math.max(open_at, math.min(last + trust.wait_us, half_left_at))
+        local half_left_at = limit.refilled_at - limit.period_us / 2
+        range_opens_at = math.max(range_opens_at, math.min(last + trust.wait_us, half_left_at))
       end
     end
   end
-  if open_at - now > wait then
-    kind, wait = 'range', open_at - now
+  if range_opens_at - now > wait then
+    kind, wait = 'range', range_opens_at - now
   end
 end
 
@@ -110,8 +110,9 @@ local code = codes[tier]
 -- address's limit.
 --
 -- Sharing gives nobody more guesses. It is refused where a new code would be longer, so short codes
--- are not shared during an attack. It is also refused from twice the service's misses on, which bounds
--- the attempts at a long code. Known devices and their codes never share.
+-- are not shared during an attack. It is also refused once the service's misses reach twice
+-- MISSES_TOTAL, which bounds the attempts at a long code. Known devices and their codes never
+-- share.
 local function share_newest_code()
   local of_service = arguments.misses.total
   local newest = kind == 'phone' and wait > arguments.cool_down_us
@@ -125,7 +126,7 @@ local function share_newest_code()
   if not newest or #of_address == 0 or exhausted(of_address) then
     return nil
   end
-  local fields = redis.call('HMGET', '{otp}:challenge:' .. newest, 'length', 'tier', 'requester',
+  local fields = redis.call('HMGET', '{otp}:challenge:' .. newest, 'length', 'tier', 'requester_address',
     'expires_at', 'matched', 'device')
   local expires_at = tonumber(fields[4] or 0)
   if expires_at - now < shortest_share_us or fields[5] or fields[3] == arguments.address
@@ -138,7 +139,7 @@ local function share_newest_code()
   redis.call('HSET', challenge,
     'phone', arguments.phone, 'purpose', arguments.purpose, 'name', arguments.name or '',
     'length', fields[1], 'shares', newest, 'expires_at', fields[4],
-    'open_at', string.format('%.0f', now + wait))
+    'retry_at', string.format('%.0f', now + wait))
   redis.call('PEXPIRE', challenge, math.ceil((expires_at - now) / 1000))
   return cjson.encode({ shared = {
     length = tonumber(fields[1]), lifetime_ms = math.floor((expires_at - now) / 1000),
@@ -157,17 +158,18 @@ for _, limit in ipairs(limits) do
     table.insert(refundable, { limit.key, limit.step_us })
   end
 end
-local closed_since = ''
+local last_before_strike = ''
 if trust then
   if left >= 1 then
     left = left - 1
   else
-    strikes, closed_since = strikes + 1, string.format('%.0f', last)
+    strikes, last_before_strike = strikes + 1, string.format('%.0f', last)
   end
   redis.call('HSET', range, 'left', left, 'strikes', strikes, 'last', string.format('%.0f', now))
   redis.call('PEXPIRE', range, range_memory_ms)
 end
 
+-- {limits: [[key, step_us]], range: whether it took one of the range's codes}
 local charges = ''
 if not arguments.device then
   charges = cjson.encode({ limits = refundable, range = trust ~= nil })
@@ -180,8 +182,8 @@ local previous = redis.call('SET', latest, arguments.id, 'PX', arguments.lifetim
 redis.call('HSET', challenge,
   'phone', arguments.phone, 'purpose', arguments.purpose, 'name', arguments.name or '',
   'device', arguments.device or '', 'digest', code.digest, 'length', code.length,
-  'weight', code.weight, 'tier', tier, 'tiers', #codes, 'requester', arguments.address,
-  'charges', charges, 'closed_since', closed_since, 'previous', previous or '',
+  'weight', code.weight, 'tier', tier, 'tiers', #codes, 'requester_address', arguments.address,
+  'charges', charges, 'last_before_strike', last_before_strike, 'previous', previous or '',
   'expires_at', string.format('%.0f', now + arguments.lifetime_ms * 1000))
 redis.call('PEXPIRE', challenge, arguments.lifetime_ms)
 return cjson.encode({ issued = { length = code.length, full_misses = #full_misses > 0 and full_misses or nil } })

@@ -1,11 +1,12 @@
 -- The beginning of every script: Redis's clock, and rate limits.
 --
 -- A limit is a bucket of `count`, refilled evenly over `period_us`: the generic cell rate algorithm
--- (GCRA). Its key holds the time in microseconds at which the bucket will be full again if nothing
--- more is taken. A missing key is a full bucket. Key expiry only frees memory.
+-- (GCRA). Its key holds the time in microseconds at which the bucket will be refilled if nothing
+-- more is taken. A missing key is a bucket from which nothing is taken. Key expiry only frees
+-- memory. Misses are counted in such buckets too: one is full when all of it is taken.
 --
 -- A limit in the arguments is {kind, count, period_us}. `with_state` adds its key, `step_us` (the
--- time in which one is refilled) and `full_at`.
+-- time in which one is refilled) and `refilled_at`.
 
 local arguments = cjson.decode(ARGV[1])
 
@@ -19,13 +20,13 @@ local range_memory_ms = 60 * 86400000
 local function with_state(limit, key, stored)
   limit.key = key
   limit.step_us = limit.period_us / limit.count
-  limit.full_at = math.max(tonumber(stored or 0), now)
+  limit.refilled_at = math.max(tonumber(stored or 0), now)
   return limit
 end
 
-local function set_full_at(key, full_at)
-  if full_at > now then
-    redis.call('SET', key, string.format('%.0f', full_at), 'PX', math.ceil((full_at - now) / 1000))
+local function store_refilled_at(key, refilled_at)
+  if refilled_at > now then
+    redis.call('SET', key, string.format('%.0f', refilled_at), 'PX', math.ceil((refilled_at - now) / 1000))
   else
     redis.call('DEL', key)
   end
@@ -33,12 +34,12 @@ end
 
 -- Microseconds until one can be taken; zero or less means now.
 local function wait_for(limit)
-  return limit.full_at + limit.step_us - limit.period_us - now
+  return limit.refilled_at + limit.step_us - limit.period_us - now
 end
 
 -- True if one more miss would lift the bucket above `times` its count.
 local function is_full(bucket, times)
-  return bucket.full_at + bucket.step_us - now > bucket.period_us * times
+  return bucket.refilled_at + bucket.step_us - now > bucket.period_us * times
 end
 
 -- The kind and the wait of the limit with the longest wait; nil if none is exhausted.
@@ -54,6 +55,6 @@ local function exhausted(limits)
 end
 
 local function take(limit, amount)
-  set_full_at(limit.key, limit.full_at + limit.step_us * amount)
+  store_refilled_at(limit.key, limit.refilled_at + limit.step_us * amount)
 end
 

@@ -18,7 +18,7 @@ pub enum LimitKind {
     Phone,
     /// Codes for one known device.
     Device,
-    /// Unanswered codes per client address.
+    /// Unanswered codes per client address; also probes and shared codes.
     Address,
     /// Unanswered codes per range of numbers: E.164 without its last three digits.
     Range,
@@ -91,8 +91,8 @@ pub(super) struct SendLimits {
 /// The limits on checks without a challenge id.
 pub(super) struct GuessLimits(Limit);
 
-/// The buckets of wrong codes. Each counts its weight: 1, or 1/100 for two more digits. A full bucket
-/// makes new codes longer.
+/// The buckets of misses. A wrong code adds its weight: 1 at the shortest length, 1/100 for every
+/// two digits more. A full bucket makes new codes longer.
 pub(super) struct Misses {
     phone: Limit,
     total: Limit,
@@ -187,7 +187,7 @@ impl SendLimits {
             self.address.apply(address.as_str(), &mut applied);
             self.range_max.apply(phone.range(), &mut applied);
             // Apart, so that logins cannot exhaust what sign-ups need, nor the other way round.
-            if request.is_registered {
+            if request.is_open_login {
                 self.total.apply("registered", &mut applied);
             } else {
                 self.country.apply(phone.country(), &mut applied);
@@ -201,7 +201,7 @@ impl SendLimits {
     /// The trust that the request needs; `None` for known devices and registered numbers.
     pub fn trust_for(&self, request: &CodeRequest<'_>) -> Option<RangeRule> {
         self.trust
-            .filter(|_| request.device.is_none() && !request.is_registered)
+            .filter(|_| request.device.is_none() && !request.is_open_login)
     }
 
     /// The limit that applies to a probe: a response that reveals something and sends nothing.

@@ -13,7 +13,8 @@
 --   id          of the challenge
 --   limits      [{kind, count, period_us}] of its issue
 --
--- Returns JSON: "revoked", or "absent" if that challenge is not there (any more)
+-- Returns JSON: "revoked", or "absent" if there is nothing to refund: no such challenge (any more),
+--               or one that shares a code
 
 local challenge, latest, unanswered, range = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local is_refunded = { country = true, total = true }
@@ -23,8 +24,8 @@ local revoked_memory_s = 600
 local unanswered_memory_ms = 86400000
 
 -- A challenge that shares a code has no charges to refund.
-local state = redis.call('HMGET', challenge, 'charges', 'closed_since', 'previous')
-local charges, closed_since, previous = state[1], state[2], state[3]
+local state = redis.call('HMGET', challenge, 'charges', 'last_before_strike', 'previous')
+local charges, last_before_strike, previous = state[1], state[2], state[3]
 redis.call('DEL', challenge)
 redis.call('HSET', challenge, 'revoked', 1, 'previous', previous or '')
 redis.call('EXPIRE', challenge, revoked_memory_s)
@@ -43,12 +44,12 @@ end
 if is_owed then
   local charge = cjson.decode(charges)
   if charge.range and redis.call('EXISTS', range) == 1 then
-    if closed_since == '' then
+    if last_before_strike == '' then
       redis.call('HINCRBYFLOAT', range, 'left', 1)
     else
       -- A closed range admitted it: its wait goes on as before.
       local strikes = tonumber(redis.call('HGET', range, 'strikes') or 0)
-      redis.call('HSET', range, 'strikes', math.max(strikes - 1, 0), 'last', closed_since)
+      redis.call('HSET', range, 'strikes', math.max(strikes - 1, 0), 'last', last_before_strike)
     end
   end
   -- A later answer still refunds the address.
