@@ -105,7 +105,8 @@ impl Function for Session {
                     Ok(Success::new("published", &self.verifier.metadata()).cacheable())
                 }
                 (_, "/token/refresh" | "/logout") => Err(Failure::method_not_allowed("POST")),
-                (_, "/me") => Err(Failure::method_not_allowed("GET, PATCH")),
+                (&Method::DELETE, "/me") => Ok(self.delete(&request, log.route("/me")).await?),
+                (_, "/me") => Err(Failure::method_not_allowed("GET, PATCH, DELETE")),
                 (_, "/.well-known/jwks.json" | "/.well-known/openid-configuration") => {
                     Err(Failure::method_not_allowed("GET"))
                 }
