@@ -12,7 +12,7 @@ use rand::RngExt;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
-use tokio_postgres::types::Type;
+use tokio_postgres::{Row, types::Type};
 
 use crate::{
     config::{self, Env},
@@ -69,6 +69,28 @@ pub enum Refresh {
     Absent,
 }
 
+/// The outcome of ending one of a user's sessions.
+pub enum End {
+    Ended,
+    /// No such session of this user, or it was over.
+    Absent,
+    /// The session that asks is over or belongs to another user. Nothing changed.
+    SessionOver,
+}
+
+/// A session that is alive, as its user sees it.
+#[derive(Debug, Serialize)]
+pub struct Listed {
+    /// See [`RefreshToken::session_id`].
+    id: String,
+    /// RFC 3339 in UTC, to the second, as the other time.
+    created_at: String,
+    /// As `created_at` before the first refresh.
+    refreshed_at: String,
+    /// Tells if it is the session that asked.
+    current: bool,
+}
+
 /// The tokens of a signed-in client. No `Debug`.
 #[derive(Serialize)]
 pub struct Tokens {
@@ -122,6 +144,18 @@ impl RefreshToken {
     /// The digest of the secret, which the session's row holds.
     pub fn digest(&self) -> Digest {
         Sha256::digest(self.secret).into()
+    }
+}
+
+impl Listed {
+    /// Reads the columns that are named like the fields.
+    fn from_row(row: &Row) -> Result<Self, tokio_postgres::Error> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            created_at: row.try_get("created_at")?,
+            refreshed_at: row.try_get("refreshed_at")?,
+            current: row.try_get("current")?,
+        })
     }
 }
 
@@ -251,6 +285,60 @@ impl Sessions {
         )
     }
 
+    /// The live sessions of a session's user, the newest first; `None` if the session is over or
+    /// belongs to another user.
+    pub async fn list(
+        &self,
+        user_id: i64,
+        session_id: &str,
+        deadline: Instant,
+    ) -> Result<Option<Vec<Listed>>, StoreError> {
+        let rows = self
+            .postgres
+            .read(
+                include_str!("sessions/list.sql"),
+                &[(&user_id, Type::INT8), (&session_id, Type::TEXT)],
+                deadline,
+            )
+            .await?;
+        let sessions = rows
+            .iter()
+            .map(Listed::from_row)
+            .collect::<Result<Vec<_>, _>>()?;
+        // The session itself is one of them.
+        Ok((!sessions.is_empty()).then_some(sessions))
+    }
+
+    /// Ends the session `id` for a session of the same user, which may be the same one.
+    pub async fn end_own(
+        &self,
+        user_id: i64,
+        session_id: &str,
+        id: &str,
+        deadline: Instant,
+    ) -> Result<End, StoreError> {
+        // A text that is no id, such as one with a NUL, names no session. Whether the session that
+        // asks is alive is to be found out all the same.
+        let id = random::is_id(id).then_some(id);
+        let row = self
+            .postgres
+            .write_one(
+                include_str!("sessions/end_own.sql"),
+                &[
+                    (&user_id, Type::INT8),
+                    (&session_id, Type::TEXT),
+                    (&id, Type::TEXT),
+                ],
+                deadline,
+            )
+            .await?;
+        Ok(match (row.try_get("is_alive")?, row.try_get("ended")?) {
+            (false, _) => End::SessionOver,
+            (true, false) => End::Absent,
+            (true, true) => End::Ended,
+        })
+    }
+
     /// Ends the token's session, if there is one. The secret is not checked: a wrong one would end
     /// the session at a refresh too.
     pub async fn end(&self, token: &RefreshToken, deadline: Instant) -> Result<(), StoreError> {
@@ -265,6 +353,27 @@ impl Sessions {
                 SELECT count(*) FROM ended
                 ",
                 &[(&token.session_id(), Type::TEXT)],
+                deadline,
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// Ends the token's session, if there is one, and all other sessions of its user if the token
+    /// is one that [`refresh`](Self::refresh) would take. An older one may have been stolen: it
+    /// ends its own session, as at a refresh, and no other.
+    pub async fn end_all(&self, token: &RefreshToken, deadline: Instant) -> Result<(), StoreError> {
+        let successors = self.successors.of(token);
+        let digests: Vec<Digest> = successors.iter().map(RefreshToken::digest).collect();
+        let digests: Vec<&[u8]> = digests.iter().map(<[u8; 32]>::as_slice).collect();
+        self.postgres
+            .write_one(
+                include_str!("sessions/end_all.sql"),
+                &[
+                    (&token.session_id(), Type::TEXT),
+                    (&token.digest().as_slice(), Type::BYTEA),
+                    (&digests, Type::BYTEA_ARRAY),
+                ],
                 deadline,
             )
             .await?;

@@ -12,7 +12,7 @@ use verify::Verify;
 
 use crate::{
     Challenge, Database, PATIENCE, PEPPER, Proxy, RedisServer, Response, Tokens, event, event_from,
-    fresh_phone, token_settings,
+    fresh_phone, set_header, token_settings,
 };
 
 /// The three functions, as their clients see them.
@@ -298,6 +298,12 @@ impl Functions {
         Tokens::of(&self.register(&fresh_phone()).await)
     }
 
+    /// Logs in, and returns the tokens.
+    pub async fn log_in_again(&self, phone: &str) -> Tokens {
+        let challenge = self.login_challenge(phone).await;
+        Tokens::of(&self.submit(&challenge).await)
+    }
+
     pub async fn refresh(&self, token: &str) -> Response {
         let body = json!({"refresh_token": token});
         self.post("/token/refresh", &body).await
@@ -312,6 +318,11 @@ impl Functions {
         self.post("/logout", &json!({"refresh_token": token})).await
     }
 
+    pub async fn log_out_everywhere(&self, token: &str) -> Response {
+        let body = json!({"refresh_token": token, "everywhere": true});
+        self.post("/logout", &body).await
+    }
+
     /// `GET /me` with this access token.
     pub async fn me(&self, token: &str) -> Response {
         self.me_with(Some(&format!("Bearer {token}"))).await
@@ -320,9 +331,37 @@ impl Functions {
     /// `GET /me` with this header, if any.
     pub async fn me_with(&self, authorization: Option<&str>) -> Response {
         let mut event = event("GET", "/me", "");
-        if let Some(text) = authorization {
-            event["headers"]["authorization"] = text.into();
-        }
+        set_header(&mut event, "authorization", authorization);
+        self.send("session", &event).await
+    }
+
+    /// `PATCH /me` with this access token.
+    pub async fn rename(&self, token: &str, name: &str, version: i64) -> Response {
+        let body = json!({"name": name, "version": version}).to_string();
+        self.send_as(token, "PATCH", "/me", &body).await
+    }
+
+    /// `DELETE /me` with this access token.
+    pub async fn delete_user(&self, token: &str) -> Response {
+        self.send_as(token, "DELETE", "/me", "").await
+    }
+
+    /// `GET /me/sessions` with this access token.
+    pub async fn sessions(&self, token: &str) -> Response {
+        self.send_as(token, "GET", "/me/sessions", "").await
+    }
+
+    /// `DELETE /me/sessions/{id}` with this access token.
+    pub async fn end_session(&self, token: &str, id: &str) -> Response {
+        let path = format!("/me/sessions/{id}");
+        self.send_as(token, "DELETE", &path, "").await
+    }
+
+    /// A request to `session` with this access token.
+    pub async fn send_as(&self, token: &str, method: &str, path: &str, body: &str) -> Response {
+        let mut event = event(method, path, body);
+        let bearer = format!("Bearer {token}");
+        set_header(&mut event, "authorization", Some(&bearer));
         self.send("session", &event).await
     }
 

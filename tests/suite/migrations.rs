@@ -1,6 +1,6 @@
 //! The schema: its migrations, its grants, and the purge of old rows.
 
-use harness::{Database, Function, Functions, Invocation, Service, Tokens, fresh_phone};
+use harness::{Database, Function, Functions, Invocation, Service, fresh_phone};
 use migrate::{Command, Purged, Report};
 use serde_json::json;
 use shared::config::Env;
@@ -47,11 +47,21 @@ async fn a_user_with_the_grants_of_the_deployment_page_serves_every_route() {
     let database_url = service.database.url_of(role);
     let functions = Functions::over(&database_url, &service.redis_server.url(), &[]).await;
     let phone = functions.registered().await;
-    let code = functions.login_code_for(&phone).await;
-    let tokens = Tokens::of(&functions.verify(&phone, &code).await);
+    let tokens = functions.log_in_again(&phone).await;
     functions.me(&tokens.access).await.assert_ok();
+    functions.sessions(&tokens.access).await.assert_ok();
+    functions.rename(&tokens.access, "Eve", 1).await.assert_ok();
     functions.refresh(&tokens.refresh).await.assert_ok();
     functions.log_out(&tokens.refresh).await.assert_ok();
+    let tokens = functions.log_in_again(&phone).await;
+    let sessions = functions.sessions(&tokens.access).await;
+    let id = sessions.body["data"][0]["id"].as_str().unwrap();
+    functions.end_session(&tokens.access, id).await.assert_ok();
+    let tokens = functions.log_in_again(&phone).await;
+    let everywhere = functions.log_out_everywhere(&tokens.refresh).await;
+    everywhere.assert_ok();
+    let tokens = functions.log_in_again(&phone).await;
+    functions.delete_user(&tokens.access).await.assert_ok();
 
     let end = format!("DROP OWNED BY {role}; DROP ROLE {role}");
     service.database.run(&end).await;

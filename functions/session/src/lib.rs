@@ -1,4 +1,7 @@
-//! The routes of a session: refresh, logout, `/me`, and the public keys under `/.well-known/*`.
+//! The routes of a session: refresh, logout, and the public keys under `/.well-known/*`. Those
+//! behind an access token, `/me` and below, are in [`account`].
+
+mod account;
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -8,14 +11,14 @@ use lambda_http::{
 };
 use serde::{Deserialize, Serialize};
 use shared::{
-    api::{self, BadRequest, Failure, Success, Unauthenticated},
+    api::{self, BadRequest, Failure, Success},
     config::{self, Deadlines, Env},
     lambda::Function,
     sessions::{Refresh, RefreshToken, Sessions, Tokens},
     store::{Postgres, StoreError},
     telemetry::{Count, RequestLog},
     token::{Signer, Verifier},
-    users::{User, Users},
+    users::Users,
 };
 
 /// The function `session`.
@@ -29,8 +32,16 @@ pub struct Session {
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct TokenRequest {
+struct RefreshRequest {
     refresh_token: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct LogoutRequest {
+    refresh_token: String,
+    /// Ends all sessions of the token's user.
+    everywhere: bool,
 }
 
 #[derive(Serialize)]
@@ -45,13 +56,7 @@ struct LoggedOut {
     message: &'static str,
 }
 
-#[derive(Serialize)]
-struct Me {
-    success: bool,
-    data: User,
-}
-
-/// A failed session request.
+/// A failed refresh or logout.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("unreadable request")]
@@ -63,8 +68,6 @@ enum Error {
     InvalidToken,
     #[error("an older refresh token was used, the session is over")]
     ReusedToken,
-    #[error(transparent)]
-    Unauthenticated(#[from] Unauthenticated),
     #[error("a store failed")]
     Store(#[from] StoreError),
 }
@@ -92,7 +95,8 @@ impl Function for Session {
 
     async fn handle(&self, request: Request) -> Response<Body> {
         api::respond(&request, async |log| {
-            match (request.method(), api::path(&request)) {
+            let (path, id) = split_id(api::path(&request));
+            match (request.method(), path) {
                 (&Method::POST, "/token/refresh") => {
                     Ok(self.refresh(&request, log.route("/token/refresh")).await?)
                 }
@@ -100,6 +104,13 @@ impl Function for Session {
                     Ok(self.log_out(&request, log.route("/logout")).await?)
                 }
                 (&Method::GET, "/me") => Ok(self.me(&request, log.route("/me")).await?),
+                (&Method::PATCH, "/me") => Ok(self.rename(&request, log.route("/me")).await?),
+                (&Method::GET, "/me/sessions") => {
+                    Ok(self.sessions(&request, log.route("/me/sessions")).await?)
+                }
+                (&Method::DELETE, SESSION) => {
+                    Ok(self.end_session(&request, id, log.route(SESSION)).await?)
+                }
                 (&Method::GET, "/.well-known/jwks.json") => {
                     log.route("/.well-known/jwks.json");
                     Ok(Success::new("published", &self.verifier.key_set()).cacheable())
@@ -109,9 +120,13 @@ impl Function for Session {
                     Ok(Success::new("published", &self.verifier.metadata()).cacheable())
                 }
                 (_, "/token/refresh" | "/logout") => Err(Failure::method_not_allowed("POST")),
-                (_, "/me" | "/.well-known/jwks.json" | "/.well-known/openid-configuration") => {
-                    Err(Failure::method_not_allowed("GET"))
-                }
+                (&Method::DELETE, "/me") => Ok(self.delete(&request, log.route("/me")).await?),
+                (_, SESSION) => Err(Failure::method_not_allowed("DELETE")),
+                (_, "/me") => Err(Failure::method_not_allowed("GET, PATCH, DELETE")),
+                (
+                    _,
+                    "/me/sessions" | "/.well-known/jwks.json" | "/.well-known/openid-configuration",
+                ) => Err(Failure::method_not_allowed("GET")),
                 _ => Err(Failure::not_found()),
             }
         })
@@ -126,7 +141,8 @@ impl Function for Session {
 impl Session {
     async fn refresh(&self, request: &Request, log: &mut RequestLog) -> Result<Success, Error> {
         let deadline = api::deadline(request, self.deadlines.request);
-        let token = RefreshToken::parse(&read_token(request)?).ok_or(Error::InvalidToken)?;
+        let RefreshRequest { refresh_token } = api::read_json(request)?;
+        let token = parse(&refresh_token)?.ok_or(Error::InvalidToken)?;
         let refresh = self.sessions.refresh(&token, deadline);
         match log.postgres(refresh).await? {
             Refresh::Refreshed {
@@ -150,9 +166,15 @@ impl Session {
 
     async fn log_out(&self, request: &Request, log: &mut RequestLog) -> Result<Success, Error> {
         let deadline = api::deadline(request, self.deadlines.request);
-        // A text that is no token of ours has no session to end.
-        if let Some(token) = RefreshToken::parse(&read_token(request)?) {
-            log.postgres(self.sessions.end(&token, deadline)).await?;
+        let body: LogoutRequest = api::read_json(request)?;
+        match parse(&body.refresh_token)? {
+            Some(token) if body.everywhere => {
+                log.postgres(self.sessions.end_all(&token, deadline))
+                    .await?;
+            }
+            Some(token) => log.postgres(self.sessions.end(&token, deadline)).await?,
+            // A text that is no token of ours has no session to end.
+            None => {}
         }
         Ok(Success::new(
             "logged_out",
@@ -162,28 +184,25 @@ impl Session {
             },
         ))
     }
+}
 
-    async fn me(&self, request: &Request, log: &mut RequestLog) -> Result<Success, Error> {
-        let deadline = api::deadline(request, self.deadlines.request);
-        let claims = api::authenticate(request, &self.verifier)?;
-        let find = self
-            .users
-            .of_session(claims.user_id(), claims.session_id(), deadline);
-        let data = log
-            .postgres(find)
-            .await?
-            .ok_or(Unauthenticated::SessionOver)?;
-        let success = true;
-        Ok(Success::new("read", &Me { success, data }))
+/// The route of one session, as the log names it.
+const SESSION: &str = "/me/sessions/{id}";
+
+/// The path with `{id}` in the place of a session's id, and the id; any other path as it is.
+fn split_id(path: &str) -> (&str, &str) {
+    match path.strip_prefix("/me/sessions/") {
+        Some(id) if !id.is_empty() && !id.contains('/') => (SESSION, id),
+        _ => (path, ""),
     }
 }
 
-fn read_token(request: &Request) -> Result<String, Error> {
-    let TokenRequest { refresh_token } = api::read_json(request)?;
+/// `None` if the text cannot be a token of ours.
+fn parse(refresh_token: &str) -> Result<Option<RefreshToken>, Error> {
     if refresh_token.is_empty() {
         return Err(Error::MissingField);
     }
-    Ok(refresh_token)
+    Ok(RefreshToken::parse(refresh_token))
 }
 
 impl From<Error> for Failure {
@@ -204,7 +223,6 @@ impl From<Error> for Failure {
             ),
             Error::InvalidToken => invalid_token(),
             Error::ReusedToken => invalid_token().caused_by(&error),
-            Error::Unauthenticated(refusal) => refusal.into(),
             Error::Store(error) => Self::store(&error, "Service unavailable"),
         }
     }
