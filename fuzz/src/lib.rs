@@ -11,10 +11,19 @@ pub mod contract;
 #[path = "../../tests/harness/response.rs"]
 mod response;
 
-use lambda_http::Request;
+use std::time::SystemTime;
+
+use lambda_http::{
+    Request,
+    http::{HeaderValue, header::AUTHORIZATION},
+};
 use rcgen::KeyPair;
 use session::Session;
-use shared::{config::Env, lambda::Function as _};
+use shared::{
+    config::Env,
+    lambda::Function as _,
+    token::{Signer, Subject},
+};
 use signup::Signup;
 use tokio::runtime::{self, Runtime};
 use verify::Verify;
@@ -27,6 +36,7 @@ pub struct Functions {
     signup: Signup,
     verify: Verify,
     session: Session,
+    signer: Signer,
 }
 
 impl Functions {
@@ -52,17 +62,35 @@ impl Functions {
             signup: runtime.block_on(Signup::from_env(&env)).unwrap(),
             verify: runtime.block_on(Verify::from_env(&env)).unwrap(),
             session: runtime.block_on(Session::from_env(&env)).unwrap(),
+            signer: Signer::from_env(&env).unwrap(),
             runtime,
         }
     }
 
-    pub fn send(&self, route: Route, request: Request) -> Response {
+    /// Sends a request, with a valid token if the route needs one.
+    pub fn send(&self, route: Route, mut request: Request) -> Response {
+        if route.needs_token() {
+            request.headers_mut().insert(AUTHORIZATION, self.bearer());
+        }
         Response::of_handler(self.runtime.block_on(async {
             match route {
                 Route::Signup | Route::Login => self.signup.handle(request).await,
                 Route::Verify => self.verify.handle(request).await,
-                Route::Refresh | Route::Logout => self.session.handle(request).await,
+                Route::Refresh | Route::Logout | Route::Rename => {
+                    self.session.handle(request).await
+                }
             }
         }))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a token is valid now")]
+    fn bearer(&self) -> HeaderValue {
+        let subject = Subject {
+            user_id: 1,
+            session_id: &"0".repeat(32),
+            auth_time: 0,
+        };
+        let token = self.signer.access_token(&subject, SystemTime::now());
+        HeaderValue::from_str(&format!("Bearer {token}")).unwrap()
     }
 }

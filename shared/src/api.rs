@@ -298,6 +298,9 @@ fn describe(error: &serde_json::Error) -> String {
         serde_json::error::Category::Data if message.starts_with("duplicate field") => {
             "duplicate field"
         }
+        serde_json::error::Category::Data if message.starts_with("missing field") => {
+            "missing field"
+        }
         serde_json::error::Category::Data => "value of the wrong type",
         serde_json::error::Category::Eof => "unexpected end",
         serde_json::error::Category::Syntax | serde_json::error::Category::Io => "malformed JSON",

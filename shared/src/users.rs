@@ -11,11 +11,12 @@ use tokio::time::Instant;
 use tokio_postgres::{Row, types::Type};
 
 use crate::{
+    name::Name,
     phone::PhoneNumber,
     store::{Postgres, StoreError},
 };
 
-/// Reads users.
+/// Reads and changes users.
 pub struct Users {
     postgres: Arc<Postgres>,
 }
@@ -31,6 +32,16 @@ pub struct User {
     pub phone_number: String,
     /// Starts at 1.
     pub version: i32,
+}
+
+/// The outcome of a change of name.
+pub enum Rename {
+    /// The user as it is now.
+    Renamed(User),
+    /// The user has another version by now. Nothing changed.
+    Conflict,
+    /// The session is over or belongs to another user. Nothing changed.
+    SessionOver,
 }
 
 impl Users {
@@ -98,6 +109,37 @@ impl Users {
             return Ok(None);
         }
         Ok(Some(User::from_row(&row)?))
+    }
+
+    /// Changes the name of a session's user and increments the version, if that is still `version`.
+    pub async fn rename(
+        &self,
+        user_id: i64,
+        session_id: &str,
+        name: &Name,
+        version: i32,
+        deadline: Instant,
+    ) -> Result<Rename, StoreError> {
+        let row = self
+            .postgres
+            .write_one(
+                include_str!("users/rename.sql"),
+                &[
+                    (&user_id, Type::INT8),
+                    (&session_id, Type::TEXT),
+                    (&name.as_str(), Type::TEXT),
+                    (&version, Type::INT4),
+                ],
+                deadline,
+            )
+            .await?;
+        if !row.try_get("is_alive")? {
+            return Ok(Rename::SessionOver);
+        }
+        if row.try_get::<_, Option<i64>>("id")?.is_none() {
+            return Ok(Rename::Conflict);
+        }
+        Ok(Rename::Renamed(User::from_row(&row)?))
     }
 }
 

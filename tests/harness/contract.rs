@@ -12,11 +12,12 @@ use shared::api::BODY_LIMIT;
 
 use crate::Response;
 use outcome::{
-    CHALLENGE_ID_MISSING, INVALID_NAME, INVALID_PAYLOAD, INVALID_PHONE, INVALID_TOKEN, LOGGED_IN,
-    LOGGED_OUT, METHOD_NOT_ALLOWED, NAME_OR_PHONE_MISSING, NOT_FOUND, NOT_REGISTERED, NOT_STORED,
-    OTP_EXPIRED, OTP_MISMATCH, OTP_OR_PHONE_MISSING, PAYLOAD_TOO_LARGE, PHONE_MISSING,
-    RATE_LIMITED, REFRESH_TOKEN_MISSING, REGISTERED, SENT, SMS_FAILED, TOO_MANY_ATTEMPTS,
-    UNAVAILABLE, UNSUPPORTED_MEDIA_TYPE, UNSUPPORTED_PHONE, USER_EXISTS, USER_NOT_FOUND,
+    CHALLENGE_ID_MISSING, EDIT_CONFLICT, INVALID_NAME, INVALID_PAYLOAD, INVALID_PHONE,
+    INVALID_TOKEN, LOGGED_IN, LOGGED_OUT, METHOD_NOT_ALLOWED, NAME_OR_PHONE_MISSING, NOT_FOUND,
+    NOT_REGISTERED, NOT_STORED, OTP_EXPIRED, OTP_MISMATCH, OTP_OR_PHONE_MISSING, PAYLOAD_TOO_LARGE,
+    PHONE_MISSING, RATE_LIMITED, REFRESH_TOKEN_MISSING, REGISTERED, SENT, SMS_FAILED,
+    TOO_MANY_ATTEMPTS, UNAUTHENTICATED, UNAVAILABLE, UNSUPPORTED_MEDIA_TYPE, UNSUPPORTED_PHONE,
+    USER_EXISTS, USER_NOT_FOUND,
 };
 
 /// A route that takes a body.
@@ -27,6 +28,35 @@ pub enum Route {
     Verify,
     Refresh,
     Logout,
+    /// `PATCH /me`.
+    Rename,
+}
+
+/// A member of a body.
+struct Member {
+    name: &'static str,
+    fits: fn(&Value) -> bool,
+    /// A body without it is unreadable. A text that is missing is an empty one.
+    required: bool,
+}
+
+impl Member {
+    const fn text(name: &'static str) -> Self {
+        Self {
+            name,
+            fits: Value::is_string,
+            required: false,
+        }
+    }
+
+    /// A whole number of 32 bits.
+    const fn required_number(name: &'static str) -> Self {
+        Self {
+            name,
+            fits: |value| value.as_i64().is_some_and(|n| i32::try_from(n).is_ok()),
+            required: true,
+        }
+    }
 }
 
 /// Status, `error` and `code` of a failure; of a success status and `message`.
@@ -72,6 +102,7 @@ pub mod outcome {
         "User already exists with the given phone number",
         "user_exists",
     );
+    pub const EDIT_CONFLICT: Outcome = (409, "Edit conflict", "edit_conflict");
     pub const USER_NOT_FOUND: Outcome = (404, "User not found", "user_not_found");
     pub const OTP_EXPIRED: Outcome = (401, "Invalid or expired OTP", "otp_expired");
     pub const OTP_MISMATCH: Outcome = (401, "Invalid OTP", "otp_mismatch");
@@ -101,13 +132,34 @@ const EVERYWHERE: [Outcome; 5] = [
 ];
 
 impl Route {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Signup,
         Self::Login,
         Self::Verify,
         Self::Refresh,
         Self::Logout,
+        Self::Rename,
     ];
+
+    pub fn method(self) -> &'static str {
+        match self {
+            Self::Rename => "PATCH",
+            _ => "POST",
+        }
+    }
+
+    /// The methods of its path.
+    pub fn allow(self) -> &'static str {
+        match self {
+            Self::Rename => "GET, PATCH",
+            _ => "POST",
+        }
+    }
+
+    /// Requests need an access token, which is checked before the body is read.
+    pub fn needs_token(self) -> bool {
+        self == Self::Rename
+    }
 
     pub fn path(self) -> &'static str {
         match self {
@@ -116,6 +168,7 @@ impl Route {
             Self::Verify => "/verify",
             Self::Refresh => "/token/refresh",
             Self::Logout => "/logout",
+            Self::Rename => "/me",
         }
     }
 
@@ -124,11 +177,12 @@ impl Route {
         match self {
             Self::Signup | Self::Login => "signup",
             Self::Verify => "verify",
-            Self::Refresh | Self::Logout => "session",
+            Self::Refresh | Self::Logout | Self::Rename => "session",
         }
     }
 
-    /// Its outcomes, beside those that every route has. A refresh has no message.
+    /// Its outcomes, beside those that every route has. A refresh and a change of name have no
+    /// message.
     fn outcomes(self) -> &'static [Outcome] {
         match self {
             Self::Signup => &[
@@ -173,15 +227,30 @@ impl Route {
                 UNAVAILABLE,
             ],
             Self::Logout => &[LOGGED_OUT, REFRESH_TOKEN_MISSING, UNAVAILABLE],
+            Self::Rename => &[
+                (200, "", ""),
+                UNAUTHENTICATED,
+                INVALID_NAME,
+                EDIT_CONFLICT,
+                UNAVAILABLE,
+            ],
         }
     }
 
-    fn members(self) -> &'static [&'static str] {
+    fn members(self) -> &'static [Member] {
+        const NAME: Member = Member::text("name");
+        const PHONE_NUMBER: Member = Member::text("phone_number");
+        const DEVICE_TOKEN: Member = Member::text("device_token");
+        const OTP: Member = Member::text("otp");
+        const CHALLENGE_ID: Member = Member::text("challenge_id");
+        const REFRESH_TOKEN: Member = Member::text("refresh_token");
+        const VERSION: Member = Member::required_number("version");
         match self {
-            Self::Signup => &["name", "phone_number", "device_token"],
-            Self::Login => &["phone_number", "device_token"],
-            Self::Verify => &["otp", "phone_number", "challenge_id"],
-            Self::Refresh | Self::Logout => &["refresh_token"],
+            Self::Signup => &[NAME, PHONE_NUMBER, DEVICE_TOKEN],
+            Self::Login => &[PHONE_NUMBER, DEVICE_TOKEN],
+            Self::Verify => &[OTP, PHONE_NUMBER, CHALLENGE_ID],
+            Self::Refresh | Self::Logout => &[REFRESH_TOKEN],
+            Self::Rename => &[NAME, VERSION],
         }
     }
 
@@ -226,15 +295,18 @@ impl Route {
         if matches!(response.status, 429 | 503) != is_told {
             return fault("Retry-After");
         }
-        if (response.status == 405) != is("allow", "POST") {
+        if (outcome == UNAUTHENTICATED) != response.headers.contains_key("www-authenticate") {
+            return fault("WWW-Authenticate");
+        }
+        if (response.status == 405) != is("allow", self.allow()) {
             return fault("Allow");
         }
         None
     }
 
-    /// The same for the response to a POST of this body, sent as this type. It must be refused as
-    /// unreadable when it is, and only then.
-    pub fn fault_of_post(
+    /// The same for the response to a request with this body, sent as this type, and with a valid
+    /// token if the route needs one. It must be refused as unreadable when it is, and only then.
+    pub fn fault_of_body(
         self,
         content_type: Option<&str>,
         body: &[u8],
@@ -259,17 +331,19 @@ impl Route {
         self.fault_of(response)
     }
 
-    /// A body is one JSON object of texts, each of a name that the route knows, none twice. It is
-    /// found out in another way than by the functions, which fill a struct.
+    /// A body is one JSON object of members that the route knows, of the right types, none twice
+    /// and each that is required. It is found out in another way than by the functions, which fill
+    /// a struct.
     fn reads(self, body: &[u8]) -> bool {
         let Ok(Members(members)) = serde_json::from_slice(body) else {
             return false;
         };
-        let mut known = self.members().to_vec();
-        members.iter().all(|(name, value)| {
-            let place = known.iter().position(|known| known == name);
-            place.map(|place| known.swap_remove(place)).is_some() && value.is_string()
-        })
+        let mut known: Vec<&Member> = self.members().iter().collect();
+        let all_fit = members.iter().all(|(name, value)| {
+            let place = known.iter().position(|known| known.name == name);
+            place.is_some_and(|place| (known.swap_remove(place).fits)(value))
+        });
+        all_fit && !known.iter().any(|missing| missing.required)
     }
 }
 
@@ -285,6 +359,7 @@ fn is_harmless(detail: &str) -> bool {
     let kinds = [
         "unknown field",
         "duplicate field",
+        "missing field",
         "value of the wrong type",
         "unexpected end",
         "malformed JSON",

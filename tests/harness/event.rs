@@ -4,6 +4,8 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
+use crate::{Route, strangers_token};
+
 /// The gateway by which a request reaches a function.
 #[derive(Clone, Copy, Debug)]
 pub enum Gateway {
@@ -67,11 +69,25 @@ impl Gateway {
     /// A POST of this body, sent as this type. A body that is no text comes as base64.
     pub fn post(self, path: &str, content_type: Option<&str>, body: &[u8]) -> Value {
         let mut event = self.event("POST", path);
-        set_header(&mut event, "content-type", content_type);
-        match std::str::from_utf8(body) {
-            Ok(text) => event["body"] = json!(text),
-            Err(_) => set_base64(&mut event, body),
+        set_body(&mut event, content_type, body);
+        event
+    }
+
+    /// A request to the route without a body, and without a type of one. Where it needs a token, it
+    /// has a valid one of a session that is over.
+    pub fn bare(self, route: Route) -> Value {
+        let mut event = self.event(route.method(), route.path());
+        if route.needs_token() {
+            let bearer = format!("Bearer {}", strangers_token());
+            set_header(&mut event, "authorization", Some(&bearer));
         }
+        event
+    }
+
+    /// The same with this body, sent as this type.
+    pub fn request(self, route: Route, content_type: Option<&str>, body: &[u8]) -> Value {
+        let mut event = self.bare(route);
+        set_body(&mut event, content_type, body);
         event
     }
 }
@@ -90,6 +106,14 @@ pub fn in_base64(mut event: Value) -> Value {
         set_base64(&mut event, body.as_bytes());
     }
     event
+}
+
+fn set_body(event: &mut Value, content_type: Option<&str>, body: &[u8]) {
+    set_header(event, "content-type", content_type);
+    match std::str::from_utf8(body) {
+        Ok(text) => event["body"] = json!(text),
+        Err(_) => set_base64(event, body),
+    }
 }
 
 fn set_base64(event: &mut Value, body: &[u8]) {

@@ -1,6 +1,6 @@
 //! Keys made for one test run, and tokens that only somebody with such a key could make.
 
-use std::sync::OnceLock;
+use std::{sync::OnceLock, time::UNIX_EPOCH};
 
 use aws_lc_rs::{
     rand::SystemRandom,
@@ -10,6 +10,12 @@ use aws_lc_rs::{
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, PublicKeyData};
 use serde_json::Value;
+use shared::{
+    config::Env,
+    token::{Signer, Subject},
+};
+
+use crate::since_1970;
 
 pub const ISSUER: &str = "https://auth.example.com";
 pub const AUDIENCE: &str = "tests";
@@ -31,6 +37,17 @@ pub fn token_settings() -> [(&'static str, &'static str); 3] {
         ("TOKEN_AUDIENCE", AUDIENCE),
         ("TOKEN_PRIVATE_KEY", pem),
     ]
+}
+
+/// A valid access token of a session that is over.
+pub fn strangers_token() -> String {
+    let subject = Subject {
+        user_id: 1,
+        session_id: &"0".repeat(32),
+        auth_time: 0,
+    };
+    let signer = Signer::from_env(&Env::from(token_settings())).unwrap();
+    signer.access_token(&subject, UNIX_EPOCH + since_1970())
 }
 
 impl Key {

@@ -46,7 +46,9 @@ pub use database::{Database, Lock, Observer};
 pub use deployment::{Deployment, TO_THE_LOG};
 pub use event::{Gateway, event, event_from, from_address, in_base64, set_header};
 pub use function::{Function, Invocation, Sandbox, binary, sign_up_event, verify_event};
-pub use keys::{AUDIENCE, ISSUER, Key, decoded, signing_key, token_settings, unsigned};
+pub use keys::{
+    AUDIENCE, ISSUER, Key, decoded, signing_key, strangers_token, token_settings, unsigned,
+};
 pub use log::Secrets;
 pub use pgbouncer::PgBouncer;
 pub use phones::{fresh_phone, messages_to, neighbour};

@@ -12,7 +12,7 @@ use verify::Verify;
 
 use crate::{
     Challenge, Database, PATIENCE, PEPPER, Proxy, RedisServer, Response, Tokens, event, event_from,
-    fresh_phone, token_settings,
+    fresh_phone, set_header, token_settings,
 };
 
 /// The three functions, as their clients see them.
@@ -320,9 +320,21 @@ impl Functions {
     /// `GET /me` with this header, if any.
     pub async fn me_with(&self, authorization: Option<&str>) -> Response {
         let mut event = event("GET", "/me", "");
-        if let Some(text) = authorization {
-            event["headers"]["authorization"] = text.into();
-        }
+        set_header(&mut event, "authorization", authorization);
+        self.send("session", &event).await
+    }
+
+    /// `PATCH /me` with this access token.
+    pub async fn rename(&self, token: &str, name: &str, version: i64) -> Response {
+        let body = json!({"name": name, "version": version}).to_string();
+        self.send_as(token, "PATCH", "/me", &body).await
+    }
+
+    /// A request to `session` with this access token.
+    pub async fn send_as(&self, token: &str, method: &str, path: &str, body: &str) -> Response {
+        let mut event = event(method, path, body);
+        let bearer = format!("Bearer {token}");
+        set_header(&mut event, "authorization", Some(&bearer));
         self.send("session", &event).await
     }
 

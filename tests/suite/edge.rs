@@ -11,12 +11,13 @@ use serde_json::{Value, json};
 use shared::api::BODY_LIMIT;
 
 /// The members that some route knows, and what comes near.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "name",
     "phone_number",
     "otp",
     "challenge_id",
     "refresh_token",
+    "version",
     "Name",
     "phone_number ",
     "verified",
@@ -25,10 +26,10 @@ const NAMES: [&str; 11] = [
     "__proto__",
 ];
 
-/// A POST of this body, sent as this type, in every kind of event, as text, if it is text, and as
-/// base64.
+/// A request with this body, sent as this type, in every kind of event, as text, if it is text, and
+/// as base64.
 fn deliveries(route: Route, content_type: Option<&str>, body: &[u8]) -> Vec<Value> {
-    let events = Gateway::ALL.map(|gateway| gateway.post(route.path(), content_type, body));
+    let events = Gateway::ALL.map(|gateway| gateway.request(route, content_type, body));
     let forms = events.map(|event| [in_base64(event.clone()), event]);
     forms.concat()
 }
@@ -69,6 +70,7 @@ fn fitting_text() -> impl Strategy<Value = String> {
 fn near_object() -> impl Strategy<Value = String> {
     let value = prop_oneof![
         8 => fitting_text().prop_map(Value::from),
+        1 => any::<i32>().prop_map(Value::from),
         1 => any_json(),
     ];
     // Mostly the two that make a whole request, so that something gets further than the reading.
@@ -82,8 +84,10 @@ fn near_object() -> impl Strategy<Value = String> {
         let members = texts.into_iter().map(Value::from);
         names.into_iter().cycle().zip(members).collect()
     });
+    let rename = (fitting_text(), any::<i32>())
+        .prop_map(|(name, version)| vec![("name", json!(name)), ("version", json!(version))]);
     let members = vec((select(&NAMES[..]), value), 0..5);
-    prop_oneof![pair, members].prop_map(|members: Vec<_>| {
+    prop_oneof![2 => pair, 1 => rename, 2 => members].prop_map(|members: Vec<_>| {
         let members: Vec<String> = members
             .iter()
             .map(|(name, value)| format!("{}:{value}", json!(name)))
@@ -207,7 +211,7 @@ fn any_body_gets_the_same_response_of_the_contract_in_every_kind_of_event() {
                     let mut gists = BTreeSet::new();
                     for event in deliveries(route, content_type, &body) {
                         let response = service.send(route.function(), &event).await;
-                        let fault = route.fault_of_post(content_type, &body, &response);
+                        let fault = route.fault_of_body(content_type, &body, &response);
                         assert_eq!(fault, None, "{event}");
                         gists.insert(gist(&response));
                     }

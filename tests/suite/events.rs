@@ -106,19 +106,27 @@ impl Row {
             event,
             outcome,
             detail: "",
-            allow: (outcome == METHOD_NOT_ALLOWED).then_some("POST"),
+            allow: None,
         }
     }
 
-    /// A POST of this body, sent as JSON to an HTTP API.
-    fn post(name: &str, route: Route, body: impl AsRef<[u8]>, outcome: Outcome) -> Self {
-        let event = Gateway::Http.post(route.path(), JSON, body.as_ref());
+    /// A request with this body, sent as JSON to an HTTP API.
+    fn of_body(name: &str, route: Route, body: impl AsRef<[u8]>, outcome: Outcome) -> Self {
+        let event = Gateway::Http.request(route, JSON, body.as_ref());
         let name = format!("{name} to {}", route.path());
         Self::new(&name, route.function(), event, outcome)
     }
 
     fn detail(self, detail: &'static str) -> Self {
         Self { detail, ..self }
+    }
+
+    /// A 405 that allows these methods.
+    fn allow(self, methods: &'static str) -> Self {
+        Self {
+            allow: Some(methods),
+            ..self
+        }
     }
 }
 
@@ -139,6 +147,7 @@ fn readable(route: Route) -> (&'static str, Outcome) {
             (body, INVALID_TOKEN)
         }
         Route::Logout => (r#"{"refresh_token":"unknown"}"#, LOGGED_OUT),
+        Route::Rename => (r#"{"name":"Ada","version":1}"#, UNAUTHENTICATED),
     }
 }
 
@@ -199,10 +208,10 @@ fn bodies_that_are_not_what_the_route_reads() -> Vec<Row> {
             ("10,000 arrays for a text", with(&"[".repeat(10_000)), "value of the wrong type"),
             ("half a surrogate pair", with(r#""\ud800""#), "malformed JSON at line 1"),
         ] {
-            rows.push(Row::post(what, route, body, INVALID_PAYLOAD).detail(detail));
+            rows.push(Row::of_body(what, route, body, INVALID_PAYLOAD).detail(detail));
         }
         let no_text = [b"{", name.as_bytes(), b":\"\xff\xfe\"", rest.as_bytes()].concat();
-        let row = Row::post("invalid UTF-8", route, no_text, INVALID_PAYLOAD);
+        let row = Row::of_body("invalid UTF-8", route, no_text, INVALID_PAYLOAD);
         rows.push(row.detail("malformed JSON at line 1"));
     }
     for (route, body, detail) in [
@@ -210,8 +219,17 @@ fn bodies_that_are_not_what_the_route_reads() -> Vec<Row> {
         (Route::Verify, r#"{"otp":"1","phone_number":"1","attempts":0}"#, "unknown field"),
         (Route::Verify, r#"{"otp":"1","challenge_id":null}"#, "value of the wrong type"),
         (Route::Refresh, r#"{"refresh_token":1}"#, "value of the wrong type at line 1 column 18"),
+        (Route::Rename, "{}", "missing field at line 1 column 2"),
+        (Route::Rename, r#"{"name":"Ada"}"#, "missing field at line 1 column 14"),
+        (Route::Rename, r#"{"name":"Ada","version":"1"}"#, "value of the wrong type"),
+        (Route::Rename, r#"{"name":"Ada","version":1.0}"#, "value of the wrong type"),
+        (Route::Rename, r#"{"name":"Ada","version":true}"#, "value of the wrong type"),
+        (Route::Rename, r#"{"name":"Ada","version":null}"#, "value of the wrong type"),
+        (Route::Rename, r#"{"name":"Ada","version":2147483648}"#, "value of the wrong type"),
+        (Route::Rename, r#"{"name":"Ada","version":1,"id":2}"#, "unknown field"),
+        (Route::Rename, r#"{"name":"Ada","version":1,"phone_number":"1"}"#, "unknown field"),
     ] {
-        rows.push(Row::post(body, route, body, INVALID_PAYLOAD).detail(detail));
+        rows.push(Row::of_body(body, route, body, INVALID_PAYLOAD).detail(detail));
     }
     rows
 }
@@ -243,8 +261,11 @@ fn members() -> Vec<Row> {
         (Route::Refresh, r#"{"refresh_token":""}"#, REFRESH_TOKEN_MISSING),
         (Route::Logout, "{}", REFRESH_TOKEN_MISSING),
         (Route::Logout, r#"{"refresh_token":""}"#, REFRESH_TOKEN_MISSING),
+        (Route::Rename, r#"{"version":1}"#, INVALID_NAME),
+        (Route::Rename, r#"{"name":"","version":1}"#, INVALID_NAME),
+        (Route::Rename, r#"{"name":" ","version":1}"#, INVALID_NAME),
     ];
-    rows.map(|(route, body, outcome)| Row::post(body, route, body, outcome))
+    rows.map(|(route, body, outcome)| Row::of_body(body, route, body, outcome))
         .into()
 }
 
@@ -270,9 +291,9 @@ fn phone_numbers() -> Vec<Row> {
         let name = format!("a number {name}");
         let phone = format!(r#""phone_number":"{number}"}}"#);
         [
-            Row::post(&name, Route::Signup, format!(r#"{{"name":"Ada",{phone}"#), asked),
-            Row::post(&name, Route::Login, format!("{{{phone}"), asked),
-            Row::post(&name, Route::Verify, format!(r#"{{"otp":"123456",{phone}"#), submitted),
+            Row::of_body(&name, Route::Signup, format!(r#"{{"name":"Ada",{phone}"#), asked),
+            Row::of_body(&name, Route::Login, format!("{{{phone}"), asked),
+            Row::of_body(&name, Route::Verify, format!(r#"{{"otp":"123456",{phone}"#), submitted),
         ]
     });
     rows.into_iter().flatten().collect()
@@ -290,10 +311,17 @@ fn names() -> Vec<Row> {
     ];
     names
         .map(|(what, name, outcome)| {
-            let body = format!(r#"{{"name":"{name}","phone_number":"+14155552671"}}"#);
-            Row::post(&format!("a name {what}"), Route::Signup, body, outcome)
+            let signup = format!(r#"{{"name":"{name}","phone_number":"+14155552671"}}"#);
+            let rename = format!(r#"{{"name":"{name}","version":1}}"#);
+            // A name that is one gets as far as the token's session, which is over.
+            let renamed = if outcome == SENT { UNAUTHENTICATED } else { outcome };
+            let name = format!("a name {what}");
+            [
+                Row::of_body(&name, Route::Signup, signup, outcome),
+                Row::of_body(&name, Route::Rename, rename, renamed),
+            ]
         })
-        .into()
+        .into_iter().flatten().collect()
 }
 
 fn content_types() -> Vec<Row> {
@@ -309,7 +337,7 @@ fn content_types() -> Vec<Row> {
             ),
             (Some("application/json; charset=utf-8"), outcome),
         ] {
-            let event = Gateway::Http.post(route.path(), content_type, body.as_bytes());
+            let event = Gateway::Http.request(route, content_type, body.as_bytes());
             let name = format!("{content_type:?} to {}", route.path());
             rows.push(Row::new(&name, route.function(), event, outcome));
         }
@@ -323,7 +351,7 @@ fn sizes() -> Vec<Row> {
         let (body, outcome) = readable(route);
         for (length, outcome) in [(BODY_LIMIT, outcome), (BODY_LIMIT + 1, PAYLOAD_TOO_LARGE)] {
             let padded = body.to_owned() + &" ".repeat(length - body.len());
-            let row = Row::post(&format!("{length} bytes"), route, padded, outcome);
+            let row = Row::of_body(&format!("{length} bytes"), route, padded, outcome);
             let event = in_base64(row.event.clone());
             rows.extend([Row::new(&row.name, row.function, event, outcome), row]);
         }
@@ -340,11 +368,11 @@ fn gateways() -> Vec<Row> {
     {
         let path = route.path();
         let (body, outcome) = readable(route);
-        let text = gateway.post(path, JSON, body.as_bytes());
+        let text = gateway.request(route, JSON, body.as_bytes());
         let base64 = in_base64(text.clone());
-        let plain = gateway.post(path, Some("text/plain"), body.as_bytes());
-        let get = gateway.event("GET", path);
-        let bare = gateway.event("POST", path);
+        let plain = gateway.request(route, Some("text/plain"), body.as_bytes());
+        let other_method = gateway.event("PUT", path);
+        let bare = gateway.bare(route);
         let mut empty = bare.clone();
         set_header(&mut empty, "content-type", JSON);
         let nowhere = gateway.post("/nowhere", JSON, body.as_bytes());
@@ -354,11 +382,16 @@ fn gateways() -> Vec<Row> {
             ("text/plain", plain, UNSUPPORTED_MEDIA_TYPE),
             ("neither a body nor a type", bare, UNSUPPORTED_MEDIA_TYPE),
             ("a type without a body", empty, INVALID_PAYLOAD),
-            ("GET", get, METHOD_NOT_ALLOWED),
+            ("PUT", other_method, METHOD_NOT_ALLOWED),
             ("another path", nowhere, NOT_FOUND),
         ] {
             let name = format!("{what} through {gateway:?} to {path}");
-            rows.push(Row::new(&name, route.function(), event, outcome));
+            let row = Row::new(&name, route.function(), event, outcome);
+            rows.push(if outcome == METHOD_NOT_ALLOWED {
+                row.allow(route.allow())
+            } else {
+                row
+            });
         }
     }
     rows
@@ -369,12 +402,13 @@ fn other_methods_and_paths() -> Vec<Row> {
         let event = Gateway::Http.event(method, path);
         Row::new(&format!("{method} {path}"), "session", event, outcome)
     };
-    let put = row("PUT", "/me", METHOD_NOT_ALLOWED);
-    let put = Row {
-        allow: Some("GET"),
-        ..put
-    };
-    vec![put, row("GET", "/.well-known/security.txt", NOT_FOUND)]
+    vec![
+        row("GET", "/logout", METHOD_NOT_ALLOWED).allow("POST"),
+        row("POST", "/me", METHOD_NOT_ALLOWED).allow("GET, PATCH"),
+        row("GET", "/me", UNAUTHENTICATED),
+        row("PATCH", "/me", UNAUTHENTICATED),
+        row("GET", "/.well-known/security.txt", NOT_FOUND),
+    ]
 }
 
 /// `lambda_http` panics at such an event before any handler is called.

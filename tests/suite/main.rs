@@ -7,6 +7,7 @@
     reason = "a test stops at the first surprise"
 )]
 
+mod account;
 mod aws;
 mod challenges;
 mod codes;

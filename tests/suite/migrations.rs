@@ -48,6 +48,7 @@ async fn a_user_with_the_grants_of_the_deployment_page_serves_every_route() {
     let code = functions.login_code_for(&phone).await;
     let tokens = Tokens::of(&functions.verify(&phone, &code).await);
     functions.me(&tokens.access).await.assert_ok();
+    functions.rename(&tokens.access, "Eve", 1).await.assert_ok();
     functions.refresh(&tokens.refresh).await.assert_ok();
     functions.log_out(&tokens.refresh).await.assert_ok();
 

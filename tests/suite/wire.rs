@@ -31,9 +31,10 @@ async fn it_works_through_pgbouncer_in_transaction_mode() {
     functions.connect().await;
     for _ in 0..5 {
         let (phone, code) = functions.fresh_code().await;
-        let token = Tokens::of(&functions.verify(&phone, &code).await).refresh;
-        functions.refresh(&token).await.assert_ok();
-        functions.log_out(&token).await.assert_ok();
+        let tokens = Tokens::of(&functions.verify(&phone, &code).await);
+        functions.rename(&tokens.access, "Eve", 1).await.assert_ok();
+        functions.refresh(&tokens.refresh).await.assert_ok();
+        functions.log_out(&tokens.refresh).await.assert_ok();
     }
     assert_eq!(service.database.count_users().await, 5);
 }

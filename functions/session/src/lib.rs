@@ -1,4 +1,7 @@
-//! The routes of a session: refresh, logout, `/me`, and the public keys under `/.well-known/*`.
+//! The routes of a session: refresh, logout, and the public keys under `/.well-known/*`. Those
+//! behind an access token, `/me` and below, are in [`account`].
+
+mod account;
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -8,14 +11,14 @@ use lambda_http::{
 };
 use serde::{Deserialize, Serialize};
 use shared::{
-    api::{self, BadRequest, Failure, Success, Unauthenticated},
+    api::{self, BadRequest, Failure, Success},
     config::{self, Deadlines, Env},
     lambda::Function,
     sessions::{Refresh, RefreshToken, Sessions, Tokens},
     store::{Postgres, StoreError},
     telemetry::{Count, RequestLog},
     token::{Signer, Verifier},
-    users::{User, Users},
+    users::Users,
 };
 
 /// The function `session`.
@@ -45,13 +48,7 @@ struct LoggedOut {
     message: &'static str,
 }
 
-#[derive(Serialize)]
-struct Me {
-    success: bool,
-    data: User,
-}
-
-/// A failed session request.
+/// A failed refresh or logout.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("unreadable request")]
@@ -63,8 +60,6 @@ enum Error {
     InvalidToken,
     #[error("an older refresh token was used, the session is over")]
     ReusedToken,
-    #[error(transparent)]
-    Unauthenticated(#[from] Unauthenticated),
     #[error("a store failed")]
     Store(#[from] StoreError),
 }
@@ -100,6 +95,7 @@ impl Function for Session {
                     Ok(self.log_out(&request, log.route("/logout")).await?)
                 }
                 (&Method::GET, "/me") => Ok(self.me(&request, log.route("/me")).await?),
+                (&Method::PATCH, "/me") => Ok(self.rename(&request, log.route("/me")).await?),
                 (&Method::GET, "/.well-known/jwks.json") => {
                     log.route("/.well-known/jwks.json");
                     Ok(Success::new("published", &self.verifier.key_set()).cacheable())
@@ -109,7 +105,8 @@ impl Function for Session {
                     Ok(Success::new("published", &self.verifier.metadata()).cacheable())
                 }
                 (_, "/token/refresh" | "/logout") => Err(Failure::method_not_allowed("POST")),
-                (_, "/me" | "/.well-known/jwks.json" | "/.well-known/openid-configuration") => {
+                (_, "/me") => Err(Failure::method_not_allowed("GET, PATCH")),
+                (_, "/.well-known/jwks.json" | "/.well-known/openid-configuration") => {
                     Err(Failure::method_not_allowed("GET"))
                 }
                 _ => Err(Failure::not_found()),
@@ -162,20 +159,6 @@ impl Session {
             },
         ))
     }
-
-    async fn me(&self, request: &Request, log: &mut RequestLog) -> Result<Success, Error> {
-        let deadline = api::deadline(request, self.deadlines.request);
-        let claims = api::authenticate(request, &self.verifier)?;
-        let find = self
-            .users
-            .of_session(claims.user_id(), claims.session_id(), deadline);
-        let data = log
-            .postgres(find)
-            .await?
-            .ok_or(Unauthenticated::SessionOver)?;
-        let success = true;
-        Ok(Success::new("read", &Me { success, data }))
-    }
 }
 
 fn read_token(request: &Request) -> Result<String, Error> {
@@ -204,7 +187,6 @@ impl From<Error> for Failure {
             ),
             Error::InvalidToken => invalid_token(),
             Error::ReusedToken => invalid_token().caused_by(&error),
-            Error::Unauthenticated(refusal) => refusal.into(),
             Error::Store(error) => Self::store(&error, "Service unavailable"),
         }
     }

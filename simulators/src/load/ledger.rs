@@ -50,7 +50,7 @@ impl Ledger {
     ) -> Option<Response> {
         let response = self.enter_any(route.path(), exchange)?;
         self.faults
-            .extend(route.fault_of_post(Some("application/json"), body, &response));
+            .extend(route.fault_of_body(Some("application/json"), body, &response));
         match (response.status, response.text("code")) {
             (200, _) if route == Route::Signup => {
                 *self.granted.entry(address.to_owned()).or_default() += 1;

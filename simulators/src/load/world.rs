@@ -133,7 +133,7 @@ impl World {
         let fleet = match route {
             Route::Signup | Route::Login => &self.signup,
             Route::Verify => &self.verify,
-            Route::Refresh | Route::Logout => &self.session,
+            Route::Refresh | Route::Logout | Route::Rename => &self.session,
         };
         let exchange = fleet.invoke(event_from(address, route.path(), body)).await;
         self.ledger()

@@ -1,0 +1,141 @@
+//! What a signed-in user sees and changes below `/me`.
+
+use futures_util::future::join_all;
+use harness::{
+    Service, Tokens, fresh_phone,
+    outcome::{EDIT_CONFLICT, INVALID_NAME, UNAUTHENTICATED, UNAVAILABLE},
+};
+use serde_json::{Value, json};
+
+/// The user as `/me` returns them.
+async fn user(service: &Service, tokens: &Tokens) -> Value {
+    let me = service.me(&tokens.access).await;
+    me.assert_ok();
+    me.body["data"].clone()
+}
+
+#[tokio::test]
+async fn a_change_of_name_returns_the_user_with_the_next_version() {
+    let service = Service::start().await;
+    let tokens = service.sign_in().await;
+    let mut expected = user(&service, &tokens).await;
+    for (version, sent, stored) in [
+        (1, "Ada Lovelace", "Ada Lovelace"),
+        (2, " Łukasz ", "Łukasz"),
+    ] {
+        let renamed = service.rename(&tokens.access, sent, version).await;
+        expected["name"] = stored.into();
+        expected["version"] = (version + 1).into();
+        assert_eq!(renamed.status, 200);
+        assert_eq!(renamed.body, json!({"success": true, "data": expected}));
+        assert_eq!(renamed.headers["cache-control"], "no-store");
+        assert_eq!(user(&service, &tokens).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_name_changes_no_other_user() {
+    let service = Service::start().await;
+    let (mine, yours) = (service.sign_in().await, service.sign_in().await);
+    let before = user(&service, &yours).await;
+    service.rename(&mine.access, "Eve", 1).await.assert_ok();
+    assert_eq!(user(&service, &yours).await, before);
+}
+
+#[tokio::test]
+async fn a_stale_version_is_409_and_changes_nothing() {
+    let service = Service::start().await;
+    let tokens = service.sign_in().await;
+    service.rename(&tokens.access, "Eve", 1).await.assert_ok();
+    let before = user(&service, &tokens).await;
+    for version in [1, 3, 0, -1, i64::from(i32::MAX)] {
+        let refused = service.rename(&tokens.access, "Mallory", version).await;
+        refused.assert_is(EDIT_CONFLICT);
+    }
+    assert_eq!(user(&service, &tokens).await, before);
+}
+
+#[tokio::test]
+async fn of_twenty_racing_changes_with_one_version_one_wins() {
+    let service = Service::start().await;
+    let tokens = service.sign_in().await;
+    let mut functions = Vec::new();
+    for _ in 0..10 {
+        functions.push(service.others(&[]).await);
+    }
+    let names: Vec<String> = (0..20).map(|i| format!("Ada {i}")).collect();
+    let renames = names.iter().enumerate();
+    let renames = renames.map(|(i, name)| functions[i % 10].rename(&tokens.access, name, 1));
+    let responses = join_all(renames).await;
+    let (won, lost): (Vec<_>, Vec<_>) = responses
+        .iter()
+        .partition(|response| response.status == 200);
+    assert_eq!(won.len(), 1);
+    for response in lost {
+        response.assert_is(EDIT_CONFLICT);
+    }
+    assert_eq!(user(&service, &tokens).await, won[0].body["data"]);
+    assert_eq!(won[0].body["data"]["version"], 2);
+}
+
+#[tokio::test]
+async fn a_bad_name_is_400_and_does_not_reach_postgres() {
+    let service = Service::start().await;
+    let tokens = service.sign_in().await;
+    for name in [
+        "",
+        "  ",
+        "Ada\0",
+        "Ada\n",
+        "Ada \u{202e}x",
+        &"a".repeat(101),
+    ] {
+        let (refused, trips) = service
+            .counting(service.rename(&tokens.access, name, 1))
+            .await;
+        assert_eq!(refused.outcome(), INVALID_NAME, "{name:?}");
+        assert_eq!(trips, (0, 0));
+    }
+    let longest = "é".repeat(100);
+    service
+        .rename(&tokens.access, &longest, 1)
+        .await
+        .assert_ok();
+}
+
+/// Nobody without a valid token learns how a body is read.
+#[tokio::test]
+async fn without_a_token_a_change_of_name_is_401_whatever_its_body() {
+    let service = Service::start().await;
+    for body in ["{}", "", "{", r#"{"name":"Eve","version":1}"#] {
+        let refused = service.send_as("", "PATCH", "/me", body).await;
+        refused.assert_is(UNAUTHENTICATED);
+    }
+}
+
+#[tokio::test]
+async fn after_the_end_of_its_session_a_token_changes_no_name() {
+    let service = Service::start().await;
+    let phone = fresh_phone();
+    let tokens = Tokens::of(&service.register(&phone).await);
+    let code = service.login_code_for(&phone).await;
+    let other = Tokens::of(&service.verify(&phone, &code).await);
+    service.log_out(&tokens.refresh).await.assert_ok();
+    let before = user(&service, &other).await;
+    let refused = service.rename(&tokens.access, "Eve", 1).await;
+    refused.assert_is(UNAUTHENTICATED);
+    assert_eq!(user(&service, &other).await, before);
+}
+
+#[tokio::test]
+async fn every_request_below_me_is_one_round_trip_and_503_without_postgres() {
+    let service = Service::start().await;
+    let tokens = service.sign_in().await;
+    let rename = async || service.rename(&tokens.access, "Eve", 1).await;
+    service.postgres.cut().await;
+    rename().await.assert_is(UNAVAILABLE);
+    service.postgres.restore();
+    service.me(&tokens.access).await.assert_ok();
+    let (response, trips) = service.counting(rename()).await;
+    assert_eq!((response.status, trips), (200, (0, 1)));
+}
