@@ -141,6 +141,33 @@ impl Users {
         }
         Ok(Rename::Renamed(User::from_row(&row)?))
     }
+
+    /// Deletes a session's user, and all their sessions with them. Returns `false`, and deletes
+    /// nothing, if the session is over or belongs to another user.
+    pub async fn delete(
+        &self,
+        user_id: i64,
+        session_id: &str,
+        deadline: Instant,
+    ) -> Result<bool, StoreError> {
+        let row = self
+            .postgres
+            .write_one(
+                "
+                WITH alive AS (
+                    SELECT user_id FROM sessions
+                    WHERE id = $2 AND user_id = $1 AND revoked_at IS NULL AND expires_at > now()
+                ), deleted AS (
+                    DELETE FROM users WHERE id = (SELECT user_id FROM alive) RETURNING id
+                )
+                SELECT EXISTS (SELECT FROM deleted)
+                ",
+                &[(&user_id, Type::INT8), (&session_id, Type::TEXT)],
+                deadline,
+            )
+            .await?;
+        Ok(row.try_get(0)?)
+    }
 }
 
 impl User {

@@ -70,6 +70,7 @@ pub mod outcome {
     pub const REGISTERED: Outcome = (200, "User registered successfully", "");
     pub const LOGGED_IN: Outcome = (200, "User logged in successfully", "");
     pub const LOGGED_OUT: Outcome = (200, "Logged out successfully", "");
+    pub const DELETED: Outcome = (200, "User deleted successfully", "");
 
     pub const INVALID_PAYLOAD: Outcome = (400, "Invalid request payload", "invalid_payload");
     pub const UNSUPPORTED_MEDIA_TYPE: Outcome = (
@@ -151,7 +152,7 @@ impl Route {
     /// The methods of its path.
     pub fn allow(self) -> &'static str {
         match self {
-            Self::Rename => "GET, PATCH",
+            Self::Rename => "GET, PATCH, DELETE",
             _ => "POST",
         }
     }

@@ -298,6 +298,12 @@ impl Functions {
         Tokens::of(&self.register(&fresh_phone()).await)
     }
 
+    /// Logs in, and returns the tokens.
+    pub async fn log_in_again(&self, phone: &str) -> Tokens {
+        let challenge = self.login_challenge(phone).await;
+        Tokens::of(&self.submit(&challenge).await)
+    }
+
     pub async fn refresh(&self, token: &str) -> Response {
         let body = json!({"refresh_token": token});
         self.post("/token/refresh", &body).await
@@ -328,6 +334,11 @@ impl Functions {
     pub async fn rename(&self, token: &str, name: &str, version: i64) -> Response {
         let body = json!({"name": name, "version": version}).to_string();
         self.send_as(token, "PATCH", "/me", &body).await
+    }
+
+    /// `DELETE /me` with this access token.
+    pub async fn delete_user(&self, token: &str) -> Response {
+        self.send_as(token, "DELETE", "/me", "").await
     }
 
     /// A request to `session` with this access token.

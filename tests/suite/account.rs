@@ -3,7 +3,10 @@
 use futures_util::future::join_all;
 use harness::{
     Service, Tokens, fresh_phone,
-    outcome::{EDIT_CONFLICT, INVALID_NAME, UNAUTHENTICATED, UNAVAILABLE},
+    outcome::{
+        DELETED, EDIT_CONFLICT, INVALID_NAME, INVALID_TOKEN, REGISTERED, UNAUTHENTICATED,
+        UNAVAILABLE, USER_NOT_FOUND,
+    },
 };
 use serde_json::{Value, json};
 
@@ -118,8 +121,7 @@ async fn after_the_end_of_its_session_a_token_changes_no_name() {
     let service = Service::start().await;
     let phone = fresh_phone();
     let tokens = Tokens::of(&service.register(&phone).await);
-    let code = service.login_code_for(&phone).await;
-    let other = Tokens::of(&service.verify(&phone, &code).await);
+    let other = service.log_in_again(&phone).await;
     service.log_out(&tokens.refresh).await.assert_ok();
     let before = user(&service, &other).await;
     let refused = service.rename(&tokens.access, "Eve", 1).await;
@@ -128,14 +130,113 @@ async fn after_the_end_of_its_session_a_token_changes_no_name() {
 }
 
 #[tokio::test]
+async fn after_its_deletion_everything_of_a_user_is_401_and_nothing_of_another() {
+    let service = Service::start().await;
+    let phone = fresh_phone();
+    let first = Tokens::of(&service.register(&phone).await);
+    let second = service.log_in_again(&phone).await;
+    let other = service.sign_in().await;
+    let deleted = service.delete_user(&second.access).await;
+    deleted.assert_is(DELETED);
+    let body = json!({"success": true, "message": "User deleted successfully"});
+    assert_eq!(deleted.body, body);
+    for Tokens { access, refresh } in [&first, &second] {
+        service.me(access).await.assert_is(UNAUTHENTICATED);
+        let renamed = service.rename(access, "Eve", 1).await;
+        renamed.assert_is(UNAUTHENTICATED);
+        service.delete_user(access).await.assert_is(UNAUTHENTICATED);
+        service.refresh(refresh).await.assert_is(INVALID_TOKEN);
+    }
+    service.me(&other.access).await.assert_ok();
+    service.refreshed(&other.refresh).await;
+    assert_eq!(service.database.count_users().await, 1);
+}
+
+#[tokio::test]
+async fn the_number_of_a_deleted_user_can_sign_up_again_as_somebody_else() {
+    let service = Service::start().await;
+    let phone = fresh_phone();
+    let registered = service.register(&phone).await;
+    let tokens = Tokens::of(&registered);
+    service.delete_user(&tokens.access).await.assert_is(DELETED);
+    service.log_in(&phone).await.assert_is(USER_NOT_FOUND);
+    let again = service.register(&phone).await;
+    again.assert_is(REGISTERED);
+    assert_ne!(again.body["data"]["id"], registered.body["data"]["id"]);
+    service.me(&tokens.access).await.assert_is(UNAUTHENTICATED);
+}
+
+/// The codes stay in Redis, which `session` does not know.
+#[tokio::test]
+async fn no_pending_code_of_a_deleted_user_brings_the_account_back() {
+    let service = Service::start().await;
+    let phone = fresh_phone();
+    let sign_up = service.challenge(&phone).await;
+    let registered = service.register(&phone).await;
+    let login = service.login_challenge(&phone).await;
+    let token = Tokens::of(&registered).access;
+    service.delete_user(&token).await.assert_is(DELETED);
+    service.submit(&login).await.assert_is(USER_NOT_FOUND);
+    assert_eq!(service.database.count_users().await, 0);
+    let again = service.submit(&sign_up).await;
+    again.assert_is(REGISTERED);
+    assert_ne!(again.body["data"]["id"], registered.body["data"]["id"]);
+    service.me(&token).await.assert_is(UNAUTHENTICATED);
+}
+
+#[tokio::test]
+async fn after_the_end_of_its_session_a_token_deletes_nobody() {
+    let service = Service::start().await;
+    let tokens = service.sign_in().await;
+    service.log_out(&tokens.refresh).await.assert_ok();
+    let refused = service.delete_user(&tokens.access).await;
+    refused.assert_is(UNAUTHENTICATED);
+    assert_eq!(service.database.count_users().await, 1);
+}
+
+/// Whoever comes second waits for the other, and no session is left without its user.
+#[tokio::test]
+async fn logins_that_race_a_deletion_leave_no_session_behind() {
+    let service = Service::start().await;
+    let phone = fresh_phone();
+    let tokens = Tokens::of(&service.register(&phone).await);
+    let mut logins = Vec::new();
+    for _ in 0..10 {
+        let challenge = service.login_challenge(&phone).await;
+        logins.push((service.others(&[]).await, challenge));
+    }
+    let submissions = join_all(logins.iter().map(|(f, challenge)| f.submit(challenge)));
+    let (deleted, responses) = tokio::join!(service.delete_user(&tokens.access), submissions);
+    deleted.assert_is(DELETED);
+    for response in responses {
+        if response.status == 200 {
+            let token = Tokens::of(&response).access;
+            service.me(&token).await.assert_is(UNAUTHENTICATED);
+        } else {
+            response.assert_is(USER_NOT_FOUND);
+        }
+    }
+}
+
+#[tokio::test]
 async fn every_request_below_me_is_one_round_trip_and_503_without_postgres() {
     let service = Service::start().await;
     let tokens = service.sign_in().await;
-    let rename = async || service.rename(&tokens.access, "Eve", 1).await;
+    let requests = [
+        ("GET", "/me", ""),
+        ("PATCH", "/me", r#"{"name":"Eve","version":1}"#),
+        ("DELETE", "/me", ""),
+    ];
     service.postgres.cut().await;
-    rename().await.assert_is(UNAVAILABLE);
+    for (method, path, body) in requests {
+        let response = service.send_as(&tokens.access, method, path, body).await;
+        response.assert_is(UNAVAILABLE);
+    }
     service.postgres.restore();
     service.me(&tokens.access).await.assert_ok();
-    let (response, trips) = service.counting(rename()).await;
-    assert_eq!((response.status, trips), (200, (0, 1)));
+    for (method, path, body) in requests {
+        let request = service.send_as(&tokens.access, method, path, body);
+        let (response, trips) = service.counting(request).await;
+        assert_eq!((response.status, trips), (200, (0, 1)), "{method} {path}");
+    }
 }

@@ -404,9 +404,10 @@ fn other_methods_and_paths() -> Vec<Row> {
     };
     vec![
         row("GET", "/logout", METHOD_NOT_ALLOWED).allow("POST"),
-        row("POST", "/me", METHOD_NOT_ALLOWED).allow("GET, PATCH"),
+        row("POST", "/me", METHOD_NOT_ALLOWED).allow("GET, PATCH, DELETE"),
         row("GET", "/me", UNAUTHENTICATED),
         row("PATCH", "/me", UNAUTHENTICATED),
+        row("DELETE", "/me", UNAUTHENTICATED),
         row("GET", "/.well-known/security.txt", NOT_FOUND),
     ]
 }

@@ -1,6 +1,6 @@
 //! The schema, and how it gets there.
 
-use harness::{Database, Function, Functions, Invocation, Service, Tokens};
+use harness::{Database, Function, Functions, Invocation, Service};
 use migrate::Command;
 use serde_json::json;
 use shared::config::Env;
@@ -45,12 +45,13 @@ async fn a_user_with_the_grants_of_the_deployment_page_serves_every_route() {
     let database_url = service.database.url_of(role);
     let functions = Functions::over(&database_url, &service.redis_server.url(), &[]).await;
     let phone = functions.registered().await;
-    let code = functions.login_code_for(&phone).await;
-    let tokens = Tokens::of(&functions.verify(&phone, &code).await);
+    let tokens = functions.log_in_again(&phone).await;
     functions.me(&tokens.access).await.assert_ok();
     functions.rename(&tokens.access, "Eve", 1).await.assert_ok();
     functions.refresh(&tokens.refresh).await.assert_ok();
     functions.log_out(&tokens.refresh).await.assert_ok();
+    let tokens = functions.log_in_again(&phone).await;
+    functions.delete_user(&tokens.access).await.assert_ok();
 
     let end = format!("DROP OWNED BY {role}; DROP ROLE {role}");
     service.database.run(&end).await;

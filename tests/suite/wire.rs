@@ -37,6 +37,9 @@ async fn it_works_through_pgbouncer_in_transaction_mode() {
         functions.log_out(&tokens.refresh).await.assert_ok();
     }
     assert_eq!(service.database.count_users().await, 5);
+    let tokens = functions.sign_in().await;
+    functions.delete_user(&tokens.access).await.assert_ok();
+    assert_eq!(service.database.count_users().await, 5);
 }
 
 #[tokio::test]

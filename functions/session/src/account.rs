@@ -27,6 +27,12 @@ struct Data<T> {
     data: T,
 }
 
+#[derive(Serialize)]
+struct Done {
+    success: bool,
+    message: &'static str,
+}
+
 /// A failed request to `/me`.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -80,11 +86,32 @@ impl Session {
             Rename::SessionOver => Err(Unauthenticated::SessionOver.into()),
         }
     }
+
+    pub(crate) async fn delete(
+        &self,
+        request: &Request,
+        log: &mut RequestLog,
+    ) -> Result<Success, Error> {
+        let deadline = api::deadline(request, self.deadlines.request);
+        let claims = api::authenticate(request, &self.verifier)?;
+        let delete = self
+            .users
+            .delete(claims.user_id(), claims.session_id(), deadline);
+        if !log.postgres(delete).await? {
+            return Err(Unauthenticated::SessionOver.into());
+        }
+        Ok(done("deleted", "User deleted successfully"))
+    }
 }
 
 fn data(outcome: &'static str, data: impl Serialize) -> Success {
     let success = true;
     Success::new(outcome, &Data { success, data })
+}
+
+fn done(outcome: &'static str, message: &'static str) -> Success {
+    let success = true;
+    Success::new(outcome, &Done { success, message })
 }
 
 impl From<Error> for Failure {
