@@ -12,7 +12,7 @@ use rand::RngExt;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
-use tokio_postgres::types::Type;
+use tokio_postgres::{Row, types::Type};
 
 use crate::{
     config::{self, Env},
@@ -69,6 +69,19 @@ pub enum Refresh {
     Absent,
 }
 
+/// A session that is alive, as its user sees it.
+#[derive(Debug, Serialize)]
+pub struct Listed {
+    /// See [`RefreshToken::session_id`].
+    id: String,
+    /// RFC 3339 in UTC, to the second, as the other time.
+    created_at: String,
+    /// As `created_at` before the first refresh.
+    refreshed_at: String,
+    /// Tells if it is the session that asked.
+    current: bool,
+}
+
 /// The tokens of a signed-in client. No `Debug`.
 #[derive(Serialize)]
 pub struct Tokens {
@@ -122,6 +135,18 @@ impl RefreshToken {
     /// The digest of the secret, which the session's row holds.
     pub fn digest(&self) -> Digest {
         Sha256::digest(self.secret).into()
+    }
+}
+
+impl Listed {
+    /// Reads the columns that are named like the fields.
+    fn from_row(row: &Row) -> Result<Self, tokio_postgres::Error> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            created_at: row.try_get("created_at")?,
+            refreshed_at: row.try_get("refreshed_at")?,
+            current: row.try_get("current")?,
+        })
     }
 }
 
@@ -249,6 +274,30 @@ impl Sessions {
                 successor,
             }),
         )
+    }
+
+    /// The live sessions of a session's user, the newest first; `None` if the session is over or
+    /// belongs to another user.
+    pub async fn list(
+        &self,
+        user_id: i64,
+        session_id: &str,
+        deadline: Instant,
+    ) -> Result<Option<Vec<Listed>>, StoreError> {
+        let rows = self
+            .postgres
+            .read(
+                include_str!("sessions/list.sql"),
+                &[(&user_id, Type::INT8), (&session_id, Type::TEXT)],
+                deadline,
+            )
+            .await?;
+        let sessions = rows
+            .iter()
+            .map(Listed::from_row)
+            .collect::<Result<Vec<_>, _>>()?;
+        // The session itself is one of them.
+        Ok((!sessions.is_empty()).then_some(sessions))
     }
 
     /// Ends the token's session, if there is one. The secret is not checked: a wrong one would end

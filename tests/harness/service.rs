@@ -341,6 +341,11 @@ impl Functions {
         self.send_as(token, "DELETE", "/me", "").await
     }
 
+    /// `GET /me/sessions` with this access token.
+    pub async fn sessions(&self, token: &str) -> Response {
+        self.send_as(token, "GET", "/me/sessions", "").await
+    }
+
     /// A request to `session` with this access token.
     pub async fn send_as(&self, token: &str, method: &str, path: &str, body: &str) -> Response {
         let mut event = event(method, path, body);

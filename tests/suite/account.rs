@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use harness::{
-    Service, Tokens, fresh_phone,
+    Service, Tokens, decoded, fresh_phone,
     outcome::{
         DELETED, EDIT_CONFLICT, INVALID_NAME, INVALID_TOKEN, REGISTERED, UNAUTHENTICATED,
         UNAVAILABLE, USER_NOT_FOUND,
@@ -15,6 +15,38 @@ async fn user(service: &Service, tokens: &Tokens) -> Value {
     let me = service.me(&tokens.access).await;
     me.assert_ok();
     me.body["data"].clone()
+}
+
+/// The id of the tokens' session.
+fn session_id(tokens: &Tokens) -> Value {
+    decoded(&tokens.access)[1]["sid"].clone()
+}
+
+/// The sessions that a token's user is shown.
+async fn sessions(service: &Service, tokens: &Tokens) -> Vec<Value> {
+    let listed = service.sessions(&tokens.access).await;
+    listed.assert_ok();
+    listed.body["data"].as_array().unwrap().clone()
+}
+
+/// The ids of these sessions.
+async fn ids(service: &Service, tokens: &Tokens) -> Vec<Value> {
+    let listed = sessions(service, tokens).await;
+    listed.iter().map(|session| session["id"].clone()).collect()
+}
+
+/// A phone that has just signed up, with so many sessions more, each a minute newer than the one
+/// before.
+async fn with_sessions(service: &Service, more: usize) -> Vec<Tokens> {
+    let phone = fresh_phone();
+    let mut all = vec![Tokens::of(&service.register(&phone).await)];
+    for _ in 0..more {
+        let age = "UPDATE sessions SET created_at = created_at - interval '1 minute',
+                       refreshed_at = refreshed_at - interval '1 minute'";
+        service.database.run(age).await;
+        all.push(service.log_in_again(&phone).await);
+    }
+    all
 }
 
 #[tokio::test]
@@ -144,6 +176,7 @@ async fn after_its_deletion_everything_of_a_user_is_401_and_nothing_of_another()
         service.me(access).await.assert_is(UNAUTHENTICATED);
         let renamed = service.rename(access, "Eve", 1).await;
         renamed.assert_is(UNAUTHENTICATED);
+        service.sessions(access).await.assert_is(UNAUTHENTICATED);
         service.delete_user(access).await.assert_is(UNAUTHENTICATED);
         service.refresh(refresh).await.assert_is(INVALID_TOKEN);
     }
@@ -219,11 +252,73 @@ async fn logins_that_race_a_deletion_leave_no_session_behind() {
 }
 
 #[tokio::test]
+async fn the_list_of_sessions_has_the_live_ones_of_the_user_newest_first() {
+    let service = Service::start().await;
+    let other = service.sign_in().await;
+    let all = with_sessions(&service, 4).await;
+    service.log_out(&all[1].refresh).await.assert_ok();
+    let expire = format!(
+        "UPDATE sessions SET expires_at = now() WHERE id = '{}'",
+        session_id(&all[2]).as_str().unwrap()
+    );
+    service.database.run(&expire).await;
+    let expected = [&all[4], &all[3], &all[0]].map(session_id);
+    for asking in [&all[0], &all[3], &all[4]] {
+        assert_eq!(ids(&service, asking).await, expected);
+        for session in sessions(&service, asking).await {
+            assert_eq!(session["current"], session["id"] == session_id(asking));
+        }
+    }
+    assert_eq!(ids(&service, &other).await, [session_id(&other)]);
+}
+
+#[tokio::test]
+async fn a_listed_session_has_its_times_to_the_second_and_nothing_of_its_tokens() {
+    let service = Service::start().await;
+    let first = service.sign_in().await;
+    let set = "UPDATE sessions SET created_at = '2026-11-22T10:15:30.987+02:00',
+                   refreshed_at = '2026-11-22T10:15:30.987+02:00'";
+    service.database.run(set).await;
+    let mut expected = json!({
+        "id": session_id(&first),
+        "created_at": "2026-11-22T08:15:30Z",
+        "refreshed_at": "2026-11-22T08:15:30Z",
+        "current": true
+    });
+    let listed = service.sessions(&first.access).await;
+    assert_eq!(listed.body, json!({"success": true, "data": [expected]}));
+    assert_eq!(listed.headers["cache-control"], "no-store");
+    let second = service.refreshed(&first.refresh).await;
+    let listed = sessions(&service, &second).await;
+    let refreshed_at = listed[0]["refreshed_at"].as_str().unwrap();
+    assert!(refreshed_at.len() == 20 && refreshed_at > "2026-11-22T08:15:30Z");
+    expected["refreshed_at"] = refreshed_at.into();
+    assert_eq!(listed, [expected]);
+    // Whoever has the handle can end the session.
+    for tokens in [first, second] {
+        let (handle, secret) = tokens.refresh.split_once('.').unwrap();
+        let text = listed[0].to_string();
+        assert!(!text.contains(handle) && !text.contains(secret), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn after_the_end_of_its_session_a_token_lists_no_sessions() {
+    let service = Service::start().await;
+    let all = with_sessions(&service, 1).await;
+    service.log_out(&all[0].refresh).await.assert_ok();
+    let refused = service.sessions(&all[0].access).await;
+    refused.assert_is(UNAUTHENTICATED);
+    assert_eq!(ids(&service, &all[1]).await, [session_id(&all[1])]);
+}
+
+#[tokio::test]
 async fn every_request_below_me_is_one_round_trip_and_503_without_postgres() {
     let service = Service::start().await;
     let tokens = service.sign_in().await;
     let requests = [
         ("GET", "/me", ""),
+        ("GET", "/me/sessions", ""),
         ("PATCH", "/me", r#"{"name":"Eve","version":1}"#),
         ("DELETE", "/me", ""),
     ];

@@ -408,6 +408,8 @@ fn other_methods_and_paths() -> Vec<Row> {
         row("GET", "/me", UNAUTHENTICATED),
         row("PATCH", "/me", UNAUTHENTICATED),
         row("DELETE", "/me", UNAUTHENTICATED),
+        row("GET", "/me/sessions", UNAUTHENTICATED),
+        row("DELETE", "/me/sessions", METHOD_NOT_ALLOWED).allow("GET"),
         row("GET", "/.well-known/security.txt", NOT_FOUND),
     ]
 }

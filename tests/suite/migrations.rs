@@ -47,6 +47,7 @@ async fn a_user_with_the_grants_of_the_deployment_page_serves_every_route() {
     let phone = functions.registered().await;
     let tokens = functions.log_in_again(&phone).await;
     functions.me(&tokens.access).await.assert_ok();
+    functions.sessions(&tokens.access).await.assert_ok();
     functions.rename(&tokens.access, "Eve", 1).await.assert_ok();
     functions.refresh(&tokens.refresh).await.assert_ok();
     functions.log_out(&tokens.refresh).await.assert_ok();

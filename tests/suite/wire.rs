@@ -32,6 +32,7 @@ async fn it_works_through_pgbouncer_in_transaction_mode() {
     for _ in 0..5 {
         let (phone, code) = functions.fresh_code().await;
         let tokens = Tokens::of(&functions.verify(&phone, &code).await);
+        functions.sessions(&tokens.access).await.assert_ok();
         functions.rename(&tokens.access, "Eve", 1).await.assert_ok();
         functions.refresh(&tokens.refresh).await.assert_ok();
         functions.log_out(&tokens.refresh).await.assert_ok();

@@ -1,5 +1,5 @@
-//! `/me`: what the bearer of an access token may see and change. Each statement checks that the
-//! token's session is alive.
+//! `/me` and below: what the bearer of an access token may see and change. Each statement checks
+//! that the token's session is alive.
 
 use lambda_http::{Request, http::StatusCode};
 use serde::{Deserialize, Serialize};
@@ -33,7 +33,7 @@ struct Done {
     message: &'static str,
 }
 
-/// A failed request to `/me`.
+/// A failed request to `/me` or below.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
@@ -101,6 +101,23 @@ impl Session {
             return Err(Unauthenticated::SessionOver.into());
         }
         Ok(done("deleted", "User deleted successfully"))
+    }
+
+    pub(crate) async fn sessions(
+        &self,
+        request: &Request,
+        log: &mut RequestLog,
+    ) -> Result<Success, Error> {
+        let deadline = api::deadline(request, self.deadlines.request);
+        let claims = api::authenticate(request, &self.verifier)?;
+        let list = self
+            .sessions
+            .list(claims.user_id(), claims.session_id(), deadline);
+        let sessions = log
+            .postgres(list)
+            .await?
+            .ok_or(Unauthenticated::SessionOver)?;
+        Ok(data("listed", sessions))
     }
 }
 

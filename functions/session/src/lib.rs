@@ -97,6 +97,9 @@ impl Function for Session {
                 (&Method::GET, "/me") => Ok(self.me(&request, log.route("/me")).await?),
                 (&Method::PATCH, "/me") => Ok(self.rename(&request, log.route("/me")).await?),
                 (&Method::DELETE, "/me") => Ok(self.delete(&request, log.route("/me")).await?),
+                (&Method::GET, "/me/sessions") => {
+                    Ok(self.sessions(&request, log.route("/me/sessions")).await?)
+                }
                 (&Method::GET, "/.well-known/jwks.json") => {
                     log.route("/.well-known/jwks.json");
                     Ok(Success::new("published", &self.verifier.key_set()).cacheable())
@@ -107,9 +110,10 @@ impl Function for Session {
                 }
                 (_, "/token/refresh" | "/logout") => Err(Failure::method_not_allowed("POST")),
                 (_, "/me") => Err(Failure::method_not_allowed("GET, PATCH, DELETE")),
-                (_, "/.well-known/jwks.json" | "/.well-known/openid-configuration") => {
-                    Err(Failure::method_not_allowed("GET"))
-                }
+                (
+                    _,
+                    "/me/sessions" | "/.well-known/jwks.json" | "/.well-known/openid-configuration",
+                ) => Err(Failure::method_not_allowed("GET")),
                 _ => Err(Failure::not_found()),
             }
         })

@@ -95,6 +95,18 @@ impl Postgres {
         parameters: Parameters<'_>,
         deadline: Instant,
     ) -> Result<Row, StoreError> {
+        self.read(statement, parameters, deadline)
+            .await
+            .and_then(only)
+    }
+
+    /// The same for any number of rows.
+    pub async fn read(
+        &self,
+        statement: &str,
+        parameters: Parameters<'_>,
+        deadline: Instant,
+    ) -> Result<Vec<Row>, StoreError> {
         let until = self.until(deadline);
         match self.run_until(until, statement, parameters).await {
             Err(StoreError::Unavailable(..)) if Instant::now() < self.cancelling_from(until) => {
@@ -114,6 +126,7 @@ impl Postgres {
     ) -> Result<Row, StoreError> {
         self.run_until(self.until(deadline), statement, parameters)
             .await
+            .and_then(only)
     }
 
     fn until(&self, deadline: Instant) -> Instant {
@@ -132,7 +145,7 @@ impl Postgres {
         until: Instant,
         statement: &str,
         parameters: Parameters<'_>,
-    ) -> Result<Row, StoreError> {
+    ) -> Result<Vec<Row>, StoreError> {
         let cancelling_from = self.cancelling_from(until);
         if cancelling_from <= Instant::now() {
             return Err(StoreError::timed_out(POSTGRES));
@@ -166,18 +179,22 @@ impl Postgres {
 
     /// One round trip: an unnamed statement with declared parameter types. A server that has become
     /// a standby refuses to write; then it retries once on a new connection.
-    async fn run(&self, statement: &str, parameters: Parameters<'_>) -> Result<Row, StoreError> {
+    async fn run(
+        &self,
+        statement: &str,
+        parameters: Parameters<'_>,
+    ) -> Result<Vec<Row>, StoreError> {
         let mut session = self.session().await?;
-        let mut ran = session.client.query_typed_one(statement, parameters).await;
+        let mut ran = session.client.query_typed(statement, parameters).await;
         if ran.as_ref().is_err_and(is_from_a_standby) {
             self.forget();
             session = self.session().await?;
-            ran = session.client.query_typed_one(statement, parameters).await;
+            ran = session.client.query_typed(statement, parameters).await;
         }
         match ran.map_err(StoreError::from) {
-            Ok(row) => {
+            Ok(rows) => {
                 session.last_use.is_now();
-                Ok(row)
+                Ok(rows)
             }
             Err(error) => {
                 // The server may be shutting down, or be the wrong one.
@@ -245,6 +262,14 @@ impl Postgres {
         )
         .await;
         checked.is_ok_and(|checked| checked.is_ok())
+    }
+}
+
+/// The row of a statement that returns one.
+fn only(mut rows: Vec<Row>) -> Result<Row, StoreError> {
+    match (rows.pop(), rows.as_slice()) {
+        (Some(row), []) => Ok(row),
+        _ => Err(StoreError::Fault(POSTGRES, "not one row".into())),
     }
 }
 
