@@ -69,6 +69,15 @@ pub enum Refresh {
     Absent,
 }
 
+/// The outcome of ending one of a user's sessions.
+pub enum End {
+    Ended,
+    /// No such session of this user, or it was over.
+    Absent,
+    /// The session that asks is over or belongs to another user. Nothing changed.
+    SessionOver,
+}
+
 /// A session that is alive, as its user sees it.
 #[derive(Debug, Serialize)]
 pub struct Listed {
@@ -298,6 +307,36 @@ impl Sessions {
             .collect::<Result<Vec<_>, _>>()?;
         // The session itself is one of them.
         Ok((!sessions.is_empty()).then_some(sessions))
+    }
+
+    /// Ends the session `id` for a session of the same user, which may be the same one.
+    pub async fn end_own(
+        &self,
+        user_id: i64,
+        session_id: &str,
+        id: &str,
+        deadline: Instant,
+    ) -> Result<End, StoreError> {
+        // A text that is no id, such as one with a NUL, names no session. Whether the session that
+        // asks is alive is to be found out all the same.
+        let id = random::is_id(id).then_some(id);
+        let row = self
+            .postgres
+            .write_one(
+                include_str!("sessions/end_own.sql"),
+                &[
+                    (&user_id, Type::INT8),
+                    (&session_id, Type::TEXT),
+                    (&id, Type::TEXT),
+                ],
+                deadline,
+            )
+            .await?;
+        Ok(match (row.try_get("is_alive")?, row.try_get("ended")?) {
+            (false, _) => End::SessionOver,
+            (true, false) => End::Absent,
+            (true, true) => End::Ended,
+        })
     }
 
     /// Ends the token's session, if there is one. The secret is not checked: a wrong one would end

@@ -70,6 +70,7 @@ pub mod outcome {
     pub const REGISTERED: Outcome = (200, "User registered successfully", "");
     pub const LOGGED_IN: Outcome = (200, "User logged in successfully", "");
     pub const LOGGED_OUT: Outcome = (200, "Logged out successfully", "");
+    pub const SESSION_ENDED: Outcome = (200, "Session ended", "");
     pub const DELETED: Outcome = (200, "User deleted successfully", "");
 
     pub const INVALID_PAYLOAD: Outcome = (400, "Invalid request payload", "invalid_payload");

@@ -346,6 +346,12 @@ impl Functions {
         self.send_as(token, "GET", "/me/sessions", "").await
     }
 
+    /// `DELETE /me/sessions/{id}` with this access token.
+    pub async fn end_session(&self, token: &str, id: &str) -> Response {
+        let path = format!("/me/sessions/{id}");
+        self.send_as(token, "DELETE", &path, "").await
+    }
+
     /// A request to `session` with this access token.
     pub async fn send_as(&self, token: &str, method: &str, path: &str, body: &str) -> Response {
         let mut event = event(method, path, body);

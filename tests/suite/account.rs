@@ -2,11 +2,12 @@
 
 use futures_util::future::join_all;
 use harness::{
-    Service, Tokens, decoded, fresh_phone,
+    Gateway, Response, Service, Tokens, decoded, fresh_phone,
     outcome::{
-        DELETED, EDIT_CONFLICT, INVALID_NAME, INVALID_TOKEN, REGISTERED, UNAUTHENTICATED,
-        UNAVAILABLE, USER_NOT_FOUND,
+        DELETED, EDIT_CONFLICT, INVALID_NAME, INVALID_TOKEN, NOT_FOUND, REGISTERED, SESSION_ENDED,
+        UNAUTHENTICATED, UNAVAILABLE, USER_NOT_FOUND,
     },
+    set_header,
 };
 use serde_json::{Value, json};
 
@@ -312,14 +313,141 @@ async fn after_the_end_of_its_session_a_token_lists_no_sessions() {
     assert_eq!(ids(&service, &all[1]).await, [session_id(&all[1])]);
 }
 
+/// Ends the session of `other` with the access token of `tokens`.
+async fn end(service: &Service, tokens: &Tokens, other: &Tokens) -> Response {
+    let id = session_id(other);
+    let id = id.as_str().unwrap();
+    service.end_session(&tokens.access, id).await
+}
+
+#[tokio::test]
+async fn a_session_is_ended_by_another_one_of_its_user() {
+    let service = Service::start().await;
+    let all = with_sessions(&service, 2).await;
+    let ended = end(&service, &all[2], &all[0]).await;
+    ended.assert_is(SESSION_ENDED);
+    let body = json!({"success": true, "message": "Session ended"});
+    assert_eq!(ended.body, body);
+    service.me(&all[0].access).await.assert_is(UNAUTHENTICATED);
+    let refused = service.refresh(&all[0].refresh).await;
+    refused.assert_is(INVALID_TOKEN);
+    let left = [&all[2], &all[1]].map(session_id);
+    assert_eq!(ids(&service, &all[1]).await, left);
+    service.refreshed(&all[1].refresh).await;
+}
+
+#[tokio::test]
+async fn a_session_may_end_itself_and_its_tokens_are_401_at_once() {
+    let service = Service::start().await;
+    let all = with_sessions(&service, 1).await;
+    let ended = end(&service, &all[1], &all[1]).await;
+    ended.assert_is(SESSION_ENDED);
+    let again = end(&service, &all[1], &all[1]).await;
+    again.assert_is(UNAUTHENTICATED);
+    let refused = service.refresh(&all[1].refresh).await;
+    refused.assert_is(INVALID_TOKEN);
+    service.refreshed(&all[0].refresh).await;
+}
+
+#[tokio::test]
+async fn the_session_of_another_user_is_404_and_goes_on() {
+    let service = Service::start().await;
+    let (mine, yours) = (service.sign_in().await, service.sign_in().await);
+    let refused = end(&service, &mine, &yours).await;
+    refused.assert_is(NOT_FOUND);
+    service.me(&yours.access).await.assert_ok();
+    service.refreshed(&yours.refresh).await;
+}
+
+#[tokio::test]
+async fn a_session_that_is_unknown_or_over_is_404() {
+    let service = Service::start().await;
+    let all = with_sessions(&service, 2).await;
+    end(&service, &all[2], &all[0])
+        .await
+        .assert_is(SESSION_ENDED);
+    end(&service, &all[2], &all[0]).await.assert_is(NOT_FOUND);
+    let expire = format!(
+        "UPDATE sessions SET expires_at = now() WHERE id = '{}'",
+        session_id(&all[1]).as_str().unwrap()
+    );
+    service.database.run(&expire).await;
+    end(&service, &all[2], &all[1]).await.assert_is(NOT_FOUND);
+    let handle = &all[2].refresh[..32];
+    for id in [
+        handle,
+        "x",
+        "{id}",
+        "%00",
+        "\0",
+        "'",
+        &"0".repeat(32),
+        &"0".repeat(64),
+    ] {
+        let refused = service.end_session(&all[2].access, id).await;
+        assert_eq!(refused.outcome(), NOT_FOUND, "{id:?}");
+    }
+    service.refreshed(&all[2].refresh).await;
+}
+
+#[tokio::test]
+async fn after_the_end_of_its_session_a_token_ends_no_session() {
+    let service = Service::start().await;
+    let all = with_sessions(&service, 1).await;
+    service.log_out(&all[0].refresh).await.assert_ok();
+    let refused = end(&service, &all[0], &all[1]).await;
+    refused.assert_is(UNAUTHENTICATED);
+    let refused = service.end_session(&all[0].access, "x").await;
+    refused.assert_is(UNAUTHENTICATED);
+    service.me(&all[1].access).await.assert_ok();
+}
+
+#[tokio::test]
+async fn of_ten_racing_ends_of_one_session_one_finds_it() {
+    let service = Service::start().await;
+    let all = with_sessions(&service, 1).await;
+    let mut functions = Vec::new();
+    for _ in 0..10 {
+        functions.push(service.others(&[]).await);
+    }
+    let id = session_id(&all[0]);
+    let id = id.as_str().unwrap();
+    let ends = functions.iter().map(|f| f.end_session(&all[1].access, id));
+    let responses = join_all(ends).await;
+    let found = responses.iter().filter(|response| response.status == 200);
+    assert_eq!(found.count(), 1);
+    for response in responses.iter().filter(|response| response.status != 200) {
+        response.assert_is(NOT_FOUND);
+    }
+}
+
+/// The stage that API Gateway may put in front of a path is no part of the route.
+#[tokio::test]
+async fn a_session_is_ended_through_every_kind_of_gateway() {
+    let service = Service::start().await;
+    let all = with_sessions(&service, Gateway::ALL.len()).await;
+    let (newest, older) = all.split_last().unwrap();
+    for (gateway, other) in Gateway::ALL.into_iter().zip(older) {
+        let path = format!("/me/sessions/{}", session_id(other).as_str().unwrap());
+        let mut event = gateway.event("DELETE", &path);
+        let bearer = format!("Bearer {}", newest.access);
+        set_header(&mut event, "authorization", Some(&bearer));
+        let ended = service.send("session", &event).await;
+        assert_eq!(ended.outcome(), SESSION_ENDED, "{gateway:?}");
+    }
+}
+
 #[tokio::test]
 async fn every_request_below_me_is_one_round_trip_and_503_without_postgres() {
     let service = Service::start().await;
-    let tokens = service.sign_in().await;
+    let all = with_sessions(&service, 1).await;
+    let (older, tokens) = (&all[0], &all[1]);
+    let older = format!("/me/sessions/{}", session_id(older).as_str().unwrap());
     let requests = [
         ("GET", "/me", ""),
         ("GET", "/me/sessions", ""),
         ("PATCH", "/me", r#"{"name":"Eve","version":1}"#),
+        ("DELETE", &older, ""),
         ("DELETE", "/me", ""),
     ];
     service.postgres.cut().await;

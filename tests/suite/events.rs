@@ -398,6 +398,7 @@ fn gateways() -> Vec<Row> {
 }
 
 fn other_methods_and_paths() -> Vec<Row> {
+    const SESSION: &str = "/me/sessions/0123456789abcdef0123456789abcdef";
     let row = |method, path, outcome| {
         let event = Gateway::Http.event(method, path);
         Row::new(&format!("{method} {path}"), "session", event, outcome)
@@ -410,6 +411,11 @@ fn other_methods_and_paths() -> Vec<Row> {
         row("DELETE", "/me", UNAUTHENTICATED),
         row("GET", "/me/sessions", UNAUTHENTICATED),
         row("DELETE", "/me/sessions", METHOD_NOT_ALLOWED).allow("GET"),
+        row("DELETE", SESSION, UNAUTHENTICATED),
+        row("DELETE", "/me/sessions/x", UNAUTHENTICATED),
+        row("GET", SESSION, METHOD_NOT_ALLOWED).allow("DELETE"),
+        row("DELETE", "/me/sessions/", NOT_FOUND),
+        row("DELETE", "/me/sessions/x/y", NOT_FOUND),
         row("GET", "/.well-known/security.txt", NOT_FOUND),
     ]
 }

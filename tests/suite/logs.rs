@@ -2,8 +2,8 @@
 //! checks that none of its lines holds one, when it is dropped.
 
 use harness::{
-    Behaviour, Deployment, Function, PEPPER, Secrets, Tokens, event, fresh_phone, signing_key,
-    wrong,
+    Behaviour, Deployment, Function, PEPPER, Secrets, Tokens, event, fresh_phone,
+    outcome::NOT_FOUND, signing_key, wrong,
 };
 use serde_json::{Map, Value, json};
 
@@ -314,6 +314,11 @@ async fn a_session_has_its_lines_too_and_none_shows_a_token_or_the_key() {
         assert_last(&session, &json!({"route": "/me", "outcome": outcome}));
     }
     assert_last(&session, &json!({"cause": "no bearer token"}));
+    let mut end = event("DELETE", "/me/sessions/0123456789abcdef", "");
+    end["headers"]["authorization"] = format!("Bearer {}", tokens.access).into();
+    session.send(&end).await.assert_is(NOT_FOUND);
+    let line = json!({"route": "/me/sessions/{id}", "outcome": "not_found"});
+    assert_last(&session, &line);
 
     let mut used = Vec::new();
     let mut newest = tokens.refresh;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use shared::{
     api::{self, BadRequest, Failure, Success, Unauthenticated},
     name::{InvalidName, Name},
+    sessions::End,
     store::StoreError,
     telemetry::RequestLog,
     users::Rename,
@@ -45,6 +46,9 @@ pub(crate) enum Error {
     /// The user has another version than the client has seen.
     #[error("the user was changed meanwhile")]
     EditConflict,
+    /// No such session of this user, or it was over.
+    #[error("no such session")]
+    NotFound,
     #[error("a store failed")]
     Store(#[from] StoreError),
 }
@@ -119,6 +123,24 @@ impl Session {
             .ok_or(Unauthenticated::SessionOver)?;
         Ok(data("listed", sessions))
     }
+
+    /// `id` is the path's, as the client wrote it.
+    pub(crate) async fn end_session(
+        &self,
+        request: &Request,
+        id: &str,
+        log: &mut RequestLog,
+    ) -> Result<Success, Error> {
+        let deadline = api::deadline(request, self.deadlines.request);
+        let claims = api::authenticate(request, &self.verifier)?;
+        let (user_id, session_id) = (claims.user_id(), claims.session_id());
+        let end = self.sessions.end_own(user_id, session_id, id, deadline);
+        match log.postgres(end).await? {
+            End::Ended => Ok(done("session_ended", "Session ended")),
+            End::Absent => Err(Error::NotFound),
+            End::SessionOver => Err(Unauthenticated::SessionOver.into()),
+        }
+    }
 }
 
 fn data(outcome: &'static str, data: impl Serialize) -> Success {
@@ -142,6 +164,7 @@ impl From<Error> for Failure {
             Error::EditConflict => {
                 Self::new(StatusCode::CONFLICT, "Edit conflict", "edit_conflict")
             }
+            Error::NotFound => Self::not_found(),
             Error::Store(error) => Self::store(&error, "Service unavailable"),
         }
     }

@@ -87,7 +87,8 @@ impl Function for Session {
 
     async fn handle(&self, request: Request) -> Response<Body> {
         api::respond(&request, async |log| {
-            match (request.method(), api::path(&request)) {
+            let (path, id) = split_id(api::path(&request));
+            match (request.method(), path) {
                 (&Method::POST, "/token/refresh") => {
                     Ok(self.refresh(&request, log.route("/token/refresh")).await?)
                 }
@@ -100,6 +101,9 @@ impl Function for Session {
                 (&Method::GET, "/me/sessions") => {
                     Ok(self.sessions(&request, log.route("/me/sessions")).await?)
                 }
+                (&Method::DELETE, SESSION) => {
+                    Ok(self.end_session(&request, id, log.route(SESSION)).await?)
+                }
                 (&Method::GET, "/.well-known/jwks.json") => {
                     log.route("/.well-known/jwks.json");
                     Ok(Success::new("published", &self.verifier.key_set()).cacheable())
@@ -110,6 +114,7 @@ impl Function for Session {
                 }
                 (_, "/token/refresh" | "/logout") => Err(Failure::method_not_allowed("POST")),
                 (_, "/me") => Err(Failure::method_not_allowed("GET, PATCH, DELETE")),
+                (_, SESSION) => Err(Failure::method_not_allowed("DELETE")),
                 (
                     _,
                     "/me/sessions" | "/.well-known/jwks.json" | "/.well-known/openid-configuration",
@@ -163,6 +168,17 @@ impl Session {
                 message: "Logged out successfully",
             },
         ))
+    }
+}
+
+/// The route of one session, as the log names it.
+const SESSION: &str = "/me/sessions/{id}";
+
+/// The path with `{id}` in the place of a session's id, and the id; any other path as it is.
+fn split_id(path: &str) -> (&str, &str) {
+    match path.strip_prefix("/me/sessions/") {
+        Some(id) if !id.is_empty() && !id.contains('/') => (SESSION, id),
+        _ => (path, ""),
     }
 }
 
