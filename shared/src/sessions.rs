@@ -358,6 +358,27 @@ impl Sessions {
             .await?;
         Ok(())
     }
+
+    /// Ends the token's session, if there is one, and all other sessions of its user if the token
+    /// is one that [`refresh`](Self::refresh) would take. An older one may have been stolen: it
+    /// ends its own session, as at a refresh, and no other.
+    pub async fn end_all(&self, token: &RefreshToken, deadline: Instant) -> Result<(), StoreError> {
+        let successors = self.successors.of(token);
+        let digests: Vec<Digest> = successors.iter().map(RefreshToken::digest).collect();
+        let digests: Vec<&[u8]> = digests.iter().map(<[u8; 32]>::as_slice).collect();
+        self.postgres
+            .write_one(
+                include_str!("sessions/end_all.sql"),
+                &[
+                    (&token.session_id(), Type::TEXT),
+                    (&token.digest().as_slice(), Type::BYTEA),
+                    (&digests, Type::BYTEA_ARRAY),
+                ],
+                deadline,
+            )
+            .await?;
+        Ok(())
+    }
 }
 
 #[cfg(test)]

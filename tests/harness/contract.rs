@@ -36,7 +36,7 @@ pub enum Route {
 struct Member {
     name: &'static str,
     fits: fn(&Value) -> bool,
-    /// A body without it is unreadable. A text that is missing is an empty one.
+    /// A body without it is unreadable. A text that is missing is an empty one, a flag is false.
     required: bool,
 }
 
@@ -45,6 +45,14 @@ impl Member {
         Self {
             name,
             fits: Value::is_string,
+            required: false,
+        }
+    }
+
+    const fn flag(name: &'static str) -> Self {
+        Self {
+            name,
+            fits: Value::is_boolean,
             required: false,
         }
     }
@@ -246,12 +254,14 @@ impl Route {
         const OTP: Member = Member::text("otp");
         const CHALLENGE_ID: Member = Member::text("challenge_id");
         const REFRESH_TOKEN: Member = Member::text("refresh_token");
+        const EVERYWHERE: Member = Member::flag("everywhere");
         const VERSION: Member = Member::required_number("version");
         match self {
             Self::Signup => &[NAME, PHONE_NUMBER, DEVICE_TOKEN],
             Self::Login => &[PHONE_NUMBER, DEVICE_TOKEN],
             Self::Verify => &[OTP, PHONE_NUMBER, CHALLENGE_ID],
-            Self::Refresh | Self::Logout => &[REFRESH_TOKEN],
+            Self::Refresh => &[REFRESH_TOKEN],
+            Self::Logout => &[REFRESH_TOKEN, EVERYWHERE],
             Self::Rename => &[NAME, VERSION],
         }
     }

@@ -318,6 +318,11 @@ impl Functions {
         self.post("/logout", &json!({"refresh_token": token})).await
     }
 
+    pub async fn log_out_everywhere(&self, token: &str) -> Response {
+        let body = json!({"refresh_token": token, "everywhere": true});
+        self.post("/logout", &body).await
+    }
+
     /// `GET /me` with this access token.
     pub async fn me(&self, token: &str) -> Response {
         self.me_with(Some(&format!("Bearer {token}"))).await

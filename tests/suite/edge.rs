@@ -11,13 +11,14 @@ use serde_json::{Value, json};
 use shared::api::BODY_LIMIT;
 
 /// The members that some route knows, and what comes near.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "name",
     "phone_number",
     "otp",
     "challenge_id",
     "refresh_token",
     "version",
+    "everywhere",
     "Name",
     "phone_number ",
     "verified",
@@ -71,6 +72,7 @@ fn near_object() -> impl Strategy<Value = String> {
     let value = prop_oneof![
         8 => fitting_text().prop_map(Value::from),
         1 => any::<i32>().prop_map(Value::from),
+        1 => any::<bool>().prop_map(Value::from),
         1 => any_json(),
     ];
     // Mostly the two that make a whole request, so that something gets further than the reading.

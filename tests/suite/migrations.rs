@@ -56,6 +56,9 @@ async fn a_user_with_the_grants_of_the_deployment_page_serves_every_route() {
     let id = sessions.body["data"][0]["id"].as_str().unwrap();
     functions.end_session(&tokens.access, id).await.assert_ok();
     let tokens = functions.log_in_again(&phone).await;
+    let everywhere = functions.log_out_everywhere(&tokens.refresh).await;
+    everywhere.assert_ok();
+    let tokens = functions.log_in_again(&phone).await;
     functions.delete_user(&tokens.access).await.assert_ok();
 
     let end = format!("DROP OWNED BY {role}; DROP ROLE {role}");

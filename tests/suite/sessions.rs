@@ -4,10 +4,11 @@ use shared::lambda::Function as _;
 use std::collections::BTreeSet;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use futures_util::future::join_all;
+use futures_util::{FutureExt, future::join_all};
 use harness::{
-    Functions, PEPPER, Response, Service, Tokens, decoded,
+    Functions, PEPPER, Response, Service, Tokens, decoded, fresh_phone,
     outcome::{INVALID_TOKEN, LOGGED_OUT, NOT_REGISTERED, UNAUTHENTICATED, UNAVAILABLE},
+    until,
 };
 use serde_json::{Value, json};
 
@@ -113,6 +114,7 @@ async fn without_postgres_there_is_no_token_and_afterwards_the_same_one_works() 
     for response in [
         service.refresh(&tokens.refresh).await,
         service.log_out(&tokens.refresh).await,
+        service.log_out_everywhere(&tokens.refresh).await,
         service.me(&tokens.access).await,
     ] {
         response.assert_is(UNAVAILABLE);
@@ -346,6 +348,142 @@ async fn logout_ends_the_session_and_is_200_however_often_and_whatever_the_token
     service.refreshed(&yours.refresh).await;
 }
 
+/// Three sessions of one user, and one of somebody else.
+async fn three_and_one(service: &Service) -> ([Tokens; 3], Tokens) {
+    let phone = fresh_phone();
+    let first = Tokens::of(&service.register(&phone).await);
+    let second = service.log_in_again(&phone).await;
+    let third = service.log_in_again(&phone).await;
+    ([first, second, third], service.sign_in().await)
+}
+
+#[tokio::test]
+async fn a_logout_everywhere_ends_all_sessions_of_the_user_and_of_nobody_else() {
+    let service = Service::start().await;
+    let (mine, yours) = three_and_one(&service).await;
+    let response = service.log_out_everywhere(&mine[1].refresh).await;
+    response.assert_is(LOGGED_OUT);
+    let body = json!({"success": true, "message": "Logged out successfully"});
+    assert_eq!(response.body, body);
+    for tokens in &mine {
+        service.me(&tokens.access).await.assert_is(UNAUTHENTICATED);
+        assert_unusable(&service, tokens).await;
+    }
+    assert!(is_signed_in(&service, &yours).await);
+    service.refreshed(&yours.refresh).await;
+}
+
+#[tokio::test]
+async fn a_logout_that_is_not_everywhere_ends_one_session() {
+    let service = Service::start().await;
+    let ([first, second, third], _) = three_and_one(&service).await;
+    let body = json!({"refresh_token": second.refresh, "everywhere": false});
+    service.post("/logout", &body).await.assert_is(LOGGED_OUT);
+    assert_unusable(&service, &second).await;
+    service.refreshed(&first.refresh).await;
+    service.log_out(&first.refresh).await.assert_is(LOGGED_OUT);
+    service.refreshed(&third.refresh).await;
+}
+
+/// The response to a refresh was lost.
+#[tokio::test]
+async fn the_previous_token_logs_out_everywhere_for_a_minute() {
+    for peppers in [PEPPER.to_owned(), format!("{},{PEPPER}", "n".repeat(32))] {
+        let service = Service::start().await;
+        let ([first, second, third], _) = three_and_one(&service).await;
+        let newest = service.refreshed(&first.refresh).await;
+        wait(&service, 45).await;
+        let others = service.others(&[("OTP_PEPPER", &peppers)]).await;
+        let response = others.log_out_everywhere(&first.refresh).await;
+        response.assert_is(LOGGED_OUT);
+        for tokens in [&newest, &second, &third] {
+            assert_unusable(&service, tokens).await;
+        }
+    }
+}
+
+/// A stolen token, or a handle alone, ends its own session, as it would at a refresh.
+#[tokio::test]
+async fn an_old_or_made_up_token_logs_out_nowhere_else() {
+    let service = Service::start().await;
+    for case in ["older", "too late", "made up", "logged out", "expired"] {
+        let ([first, second, third], yours) = three_and_one(&service).await;
+        let mut token = first.refresh.clone();
+        match case {
+            "older" => {
+                let newer = service.refreshed(&token).await;
+                service.refreshed(&newer.refresh).await;
+            }
+            "too late" => {
+                service.refreshed(&token).await;
+                wait(&service, 60).await;
+            }
+            "made up" => token.replace_range(33.., &yours.refresh[33..]),
+            "logged out" => service.log_out(&token).await.assert_ok(),
+            _ => {
+                let expire = format!("expires_at = now() WHERE id = '{}'", session_id(&first));
+                update(&service, &expire).await;
+            }
+        }
+        let response = service.log_out_everywhere(&token).await;
+        assert_eq!(response.outcome(), LOGGED_OUT, "{case}");
+        assert!(!is_signed_in(&service, &first).await, "{case}");
+        for tokens in [&second, &third, &yours] {
+            assert!(is_signed_in(&service, tokens).await, "{case}");
+            service.refreshed(&tokens.refresh).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_id_of_a_session_logs_nobody_out_everywhere() {
+    let service = Service::start().await;
+    let ([first, second, _], _) = three_and_one(&service).await;
+    let forged = format!("{}{}", session_id(&first), &first.refresh[32..]);
+    let response = service.log_out_everywhere(&forged).await;
+    response.assert_is(LOGGED_OUT);
+    for tokens in [first, second] {
+        service.refreshed(&tokens.refresh).await;
+    }
+}
+
+#[tokio::test]
+async fn logouts_everywhere_that_race_end_everything_and_none_fails() {
+    let service = Service::start().await;
+    let phone = fresh_phone();
+    let mut all = vec![Tokens::of(&service.register(&phone).await)];
+    for _ in 0..9 {
+        all.push(service.log_in_again(&phone).await);
+    }
+    let functions = ten(&service).await;
+    let requests = (0..50).map(|i| functions[i % 10].log_out_everywhere(&all[i / 5].refresh));
+    for response in join_all(requests).await {
+        response.assert_is(LOGGED_OUT);
+    }
+    assert_eq!(count(&service, "revoked_at IS NULL").await, 0);
+}
+
+/// So that the two cannot lock the sessions in different orders, which would be a deadlock.
+#[tokio::test]
+async fn a_logout_everywhere_waits_for_the_user_before_it_locks_a_session() {
+    let service = Service::start().await;
+    let tokens = service.sign_in().await;
+    let client = service.database.connect().await;
+    let lock = "BEGIN; SELECT FROM users FOR NO KEY UPDATE";
+    client.batch_execute(lock).await.unwrap();
+    let observer = service.database.observer().await;
+    let delete = async {
+        let waits = async || observer.waiting().await == 1;
+        until("the logout waits for the lock", waits).await;
+        client
+            .batch_execute("SELECT FROM sessions FOR UPDATE NOWAIT; DELETE FROM users; COMMIT")
+            .await
+    };
+    let (response, deleted) = tokio::join!(service.log_out_everywhere(&tokens.refresh), delete);
+    deleted.unwrap();
+    response.assert_is(LOGGED_OUT);
+}
+
 #[tokio::test]
 async fn a_user_who_is_gone_has_no_session() {
     let service = Service::start().await;
@@ -410,8 +548,13 @@ async fn each_request_of_a_session_is_one_round_trip() {
     assert_eq!((signed_in, trips), (true, (0, 1)));
     let (tokens, trips) = service.counting(service.refreshed(&tokens.refresh)).await;
     assert_eq!(trips, (0, 1));
-    let (response, trips) = service.counting(service.log_out(&tokens.refresh)).await;
-    assert_eq!((response.status, trips), (200, (0, 1)));
+    for request in [
+        service.log_out_everywhere(&tokens.refresh).boxed_local(),
+        service.log_out(&tokens.refresh).boxed_local(),
+    ] {
+        let (response, trips) = service.counting(request).await;
+        assert_eq!((response.status, trips), (200, (0, 1)));
+    }
     let (_, trips) = service
         .counting(service.get("/.well-known/jwks.json"))
         .await;

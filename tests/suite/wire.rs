@@ -35,6 +35,8 @@ async fn it_works_through_pgbouncer_in_transaction_mode() {
         functions.sessions(&tokens.access).await.assert_ok();
         functions.rename(&tokens.access, "Eve", 1).await.assert_ok();
         functions.refresh(&tokens.refresh).await.assert_ok();
+        let everywhere = functions.log_out_everywhere(&tokens.refresh).await;
+        everywhere.assert_ok();
         functions.log_out(&tokens.refresh).await.assert_ok();
     }
     assert_eq!(service.database.count_users().await, 5);

@@ -32,8 +32,16 @@ pub struct Session {
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct TokenRequest {
+struct RefreshRequest {
     refresh_token: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct LogoutRequest {
+    refresh_token: String,
+    /// Ends all sessions of the token's user.
+    everywhere: bool,
 }
 
 #[derive(Serialize)]
@@ -133,7 +141,8 @@ impl Function for Session {
 impl Session {
     async fn refresh(&self, request: &Request, log: &mut RequestLog) -> Result<Success, Error> {
         let deadline = api::deadline(request, self.deadlines.request);
-        let token = RefreshToken::parse(&read_token(request)?).ok_or(Error::InvalidToken)?;
+        let RefreshRequest { refresh_token } = api::read_json(request)?;
+        let token = parse(&refresh_token)?.ok_or(Error::InvalidToken)?;
         let refresh = self.sessions.refresh(&token, deadline);
         match log.postgres(refresh).await? {
             Refresh::Refreshed {
@@ -157,9 +166,15 @@ impl Session {
 
     async fn log_out(&self, request: &Request, log: &mut RequestLog) -> Result<Success, Error> {
         let deadline = api::deadline(request, self.deadlines.request);
-        // A text that is no token of ours has no session to end.
-        if let Some(token) = RefreshToken::parse(&read_token(request)?) {
-            log.postgres(self.sessions.end(&token, deadline)).await?;
+        let body: LogoutRequest = api::read_json(request)?;
+        match parse(&body.refresh_token)? {
+            Some(token) if body.everywhere => {
+                log.postgres(self.sessions.end_all(&token, deadline))
+                    .await?;
+            }
+            Some(token) => log.postgres(self.sessions.end(&token, deadline)).await?,
+            // A text that is no token of ours has no session to end.
+            None => {}
         }
         Ok(Success::new(
             "logged_out",
@@ -182,12 +197,12 @@ fn split_id(path: &str) -> (&str, &str) {
     }
 }
 
-fn read_token(request: &Request) -> Result<String, Error> {
-    let TokenRequest { refresh_token } = api::read_json(request)?;
+/// `None` if the text cannot be a token of ours.
+fn parse(refresh_token: &str) -> Result<Option<RefreshToken>, Error> {
     if refresh_token.is_empty() {
         return Err(Error::MissingField);
     }
-    Ok(refresh_token)
+    Ok(RefreshToken::parse(refresh_token))
 }
 
 impl From<Error> for Failure {
