@@ -105,6 +105,7 @@ impl Function for Session {
                 }
                 (&Method::GET, "/me") => Ok(self.me(&request, log.route("/me")).await?),
                 (&Method::PATCH, "/me") => Ok(self.rename(&request, log.route("/me")).await?),
+                (&Method::DELETE, "/me") => Ok(self.delete(&request, log.route("/me")).await?),
                 (&Method::GET, "/me/sessions") => {
                     Ok(self.sessions(&request, log.route("/me/sessions")).await?)
                 }
@@ -120,9 +121,8 @@ impl Function for Session {
                     Ok(Success::new("published", &self.verifier.metadata()).cacheable())
                 }
                 (_, "/token/refresh" | "/logout") => Err(Failure::method_not_allowed("POST")),
-                (&Method::DELETE, "/me") => Ok(self.delete(&request, log.route("/me")).await?),
-                (_, SESSION) => Err(Failure::method_not_allowed("DELETE")),
                 (_, "/me") => Err(Failure::method_not_allowed("GET, PATCH, DELETE")),
+                (_, SESSION) => Err(Failure::method_not_allowed("DELETE")),
                 (
                     _,
                     "/me/sessions" | "/.well-known/jwks.json" | "/.well-known/openid-configuration",
