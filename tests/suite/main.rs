@@ -26,4 +26,5 @@ mod sessions;
 mod start;
 mod tls;
 mod tokens;
+mod twilio;
 mod wire;
