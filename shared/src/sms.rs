@@ -1,8 +1,10 @@
 //! Sending codes by SMS: one sender, several providers.
 //!
-//! A message is handed to a provider at most once. Its reply decides if the challenge stays, so
-//! "refused" and "unknown" stay apart throughout.
+//! A message is sent at most once: the next provider of a chain is asked only after a certain
+//! refusal. The last reply decides if the challenge stays, so "refused" and "unknown" stay apart
+//! throughout.
 
+mod routes;
 mod sns;
 mod text;
 mod twilio;
@@ -12,11 +14,17 @@ use std::{error::Error, time::Duration};
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 use tokio::time::{Instant, timeout_at};
 
-use self::{sns::Sns, text::Text, twilio::Twilio};
+use self::{
+    routes::{Name, Routes},
+    sns::Sns,
+    text::Text,
+    twilio::Twilio,
+};
 use crate::{
     config::{self, Deadlines, Env},
     otp::OtpCode,
     phone::PhoneNumber,
+    telemetry::{self, ProviderOutcome, RequestLog},
 };
 
 /// A connection may die while the function is frozen. That shows only after a message was written
@@ -26,9 +34,14 @@ const KEPT_CONNECTIONS: usize = 0;
 /// The TLS stack that the stores use too.
 const TLS: tls::Provider = tls::Provider::Rustls(CryptoMode::AwsLc);
 
+/// The pause before a provider that throttles is asked once more.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// Sends codes to phones.
 pub struct Sms {
-    provider: Provider,
+    routes: Routes,
+    /// Every provider that a chain names.
+    providers: Vec<Provider>,
     text: Text,
     timeout: Duration,
 }
@@ -36,7 +49,7 @@ pub struct Sms {
 /// A message that was not sent, or may not have been.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// The provider was never reached, or replied with an error: nothing was sent.
+    /// No provider of the chain was reached, or each replied with an error: nothing was sent.
     #[error("the provider did not send the message")]
     Refused(#[source] Cause),
     /// The request may have arrived, but no reply did: the message may have been sent.
@@ -47,7 +60,17 @@ pub enum SendError {
 type Cause = Box<dyn Error + Send + Sync>;
 
 /// A provider's reply to one message: the message's id, if it is known.
-type Reply = Result<Option<String>, SendError>;
+type Reply = Result<Option<String>, Failure>;
+
+/// A call to a provider that failed.
+enum Failure {
+    /// As [`SendError::Refused`].
+    Refused(Cause),
+    /// A refusal for now: too many messages.
+    Throttled(Cause),
+    /// As [`SendError::Unknown`].
+    Unknown(Cause),
+}
 
 enum Provider {
     Sns(Sns),
@@ -57,8 +80,8 @@ enum Provider {
 }
 
 impl Sms {
-    /// Reads `SMS_PROVIDER` (`sns`, `twilio` or `log`), `SMS_TIMEOUT_MS`, and what the message and
-    /// the provider need, see [`Text`], [`Sns`] and [`Twilio`].
+    /// Reads `SMS_PROVIDER` and `SMS_ROUTES`, see [`Routes`], `SMS_TIMEOUT_MS`, and what the message
+    /// and the named providers need, see [`Text`], [`Sns`] and [`Twilio`].
     ///
     /// `log` is refused unless `OTP_LOCAL=1`, or `AWS_SAM_LOCAL=true` as `sam local` sets it: a
     /// deployed function must not write codes to its log.
@@ -67,61 +90,157 @@ impl Sms {
         code_lifetime: Duration,
         deadlines: Deadlines,
     ) -> Result<Self, config::Error> {
-        const NAME: &str = "SMS_PROVIDER";
-        let is_local =
-            env.text("OTP_LOCAL") == Some("1") || env.text("AWS_SAM_LOCAL") == Some("true");
-        let timeout = deadlines.sms(env)?;
-        let provider = match env.required(NAME)? {
-            "sns" => Provider::Sns(Sns::from_env(env, timeout).await?),
-            "twilio" => Provider::Twilio(Twilio::from_env(env, timeout)?),
-            "log" if is_local => Provider::Log,
-            "log" => {
-                return Err(config::Error::invalid(
-                    NAME,
-                    "may be log only with OTP_LOCAL=1 or under sam local",
-                ));
-            }
-            _ => return Err(config::Error::invalid(NAME, "must be sns, twilio or log")),
-        };
+        let routes = Routes::from_env(env)?;
+        let longest = u32::try_from(routes.longest()).unwrap_or(u32::MAX);
+        let timeout = deadlines.sms(env, longest)?;
+        let mut providers = Vec::new();
+        for name in routes.names() {
+            providers.push(Provider::from_env(name, env, timeout).await?);
+        }
         Ok(Self {
-            provider,
+            routes,
+            providers,
             text: Text::from_env(env, code_lifetime)?,
             timeout,
         })
     }
 
-    /// Sends `code` to `phone` once. It refuses to start without the time to connect, because the
-    /// outcome would be unknown.
+    /// Sends `code` to `phone` once: asks the providers of its chain until one does not refuse.
+    /// None is asked without the time to connect, because the outcome would be unknown.
     pub async fn send(
         &self,
         phone: &PhoneNumber,
         code: &OtpCode,
         deadline: Instant,
+        log: &mut RequestLog,
     ) -> Result<(), SendError> {
-        let now = Instant::now();
-        let until = deadline.min(now + self.timeout);
-        if until < now + self.timeout / 2 {
-            return Err(SendError::Refused("no time left to send it".into()));
+        let message = (phone, code);
+        let mut refusal: Cause = "no time left to send it".into();
+        let mut others = self.routes.chain(phone);
+        while let Some((&name, rest)) = others.split_first() {
+            others = rest;
+            let asked = self.ask(name, message, deadline, rest.len(), log).await;
+            let provider = name.as_str();
+            match asked {
+                None => break,
+                Some(Ok(id)) => {
+                    let id = id.filter(|id| is_message_id(id));
+                    log.replied(provider, ProviderOutcome::Sent, id);
+                    return Ok(());
+                }
+                Some(Err(Failure::Unknown(cause))) => {
+                    log.replied(provider, ProviderOutcome::Unknown, None);
+                    return Err(SendError::Unknown(cause));
+                }
+                Some(Err(Failure::Refused(cause) | Failure::Throttled(cause))) => {
+                    log.replied(provider, ProviderOutcome::Refused, None);
+                    if !rest.is_empty() {
+                        let cause = telemetry::chain(cause.as_ref());
+                        tracing::warn!(provider, cause, %phone, "the next provider is asked");
+                    }
+                    refusal = cause;
+                }
+            }
         }
-        self.provider
-            .send(phone, code, &self.text, until)
-            .await
-            .map(drop)
+        Err(SendError::Refused(refusal))
+    }
+
+    /// Asks one provider; the last of its chain once more if it throttles. `None`: there is no time.
+    async fn ask(
+        &self,
+        name: Name,
+        message: (&PhoneNumber, &OtpCode),
+        deadline: Instant,
+        others: usize,
+        log: &mut RequestLog,
+    ) -> Option<Reply> {
+        let provider = self.providers.iter().find(|it| it.name() == name)?;
+        let until = self.time_for_one(deadline, others)?;
+        let send = Box::pin(provider.send(message, &self.text, until));
+        let reply = log.provider(send).await;
+        if !matches!(reply, Err(Failure::Throttled(_)))
+            || others > 0
+            || self.time_for_one(deadline - PAUSE, 0).is_none()
+        {
+            return Some(reply);
+        }
+        pause().await;
+        match self.time_for_one(deadline, 0) {
+            None => Some(reply),
+            Some(until) => {
+                let send = Box::pin(provider.send(message, &self.text, until));
+                Some(log.provider(send).await)
+            }
+        }
+    }
+
+    fn time_for_one(&self, deadline: Instant, others: usize) -> Option<Instant> {
+        end_of_call(Instant::now(), self.timeout, deadline, others)
     }
 }
 
+/// The end of a call to a provider that begins now, with `others` after it. It has half of the
+/// time-out at least, the whole at most, and leaves half to each of the others. `None`: there is
+/// too little time.
+fn end_of_call(
+    now: Instant,
+    timeout: Duration,
+    deadline: Instant,
+    others: usize,
+) -> Option<Instant> {
+    let least = timeout / 2;
+    let others = least * u32::try_from(others).ok()?;
+    let end = (now + timeout).min((deadline - others).max(now + least));
+    (end <= deadline).then_some(end)
+}
+
+/// Tells if a text can be a message's id: it is written to the log.
+fn is_message_id(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    text.len() <= 64 && text.bytes().all(is_plain)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a provider that throttles has nothing else to wait for"
+)]
+async fn pause() {
+    tokio::time::sleep(PAUSE).await;
+}
+
 impl Provider {
+    async fn from_env(name: Name, env: &Env, timeout: Duration) -> Result<Self, config::Error> {
+        let is_local =
+            env.text("OTP_LOCAL") == Some("1") || env.text("AWS_SAM_LOCAL") == Some("true");
+        match name {
+            Name::Sns => Ok(Self::Sns(Sns::from_env(env, timeout).await?)),
+            Name::Twilio => Ok(Self::Twilio(Twilio::from_env(env, timeout)?)),
+            Name::Log if is_local => Ok(Self::Log),
+            Name::Log => Err(config::Error::invalid(
+                "SMS_PROVIDER",
+                "may be log only with OTP_LOCAL=1 or under sam local",
+            )),
+        }
+    }
+
+    fn name(&self) -> Name {
+        match self {
+            Self::Sns(_) => Name::Sns,
+            Self::Twilio(_) => Name::Twilio,
+            Self::Log => Name::Log,
+        }
+    }
+
     async fn send(
         &self,
-        phone: &PhoneNumber,
-        code: &OtpCode,
+        (phone, code): (&PhoneNumber, &OtpCode),
         text: &Text,
         until: Instant,
     ) -> Reply {
         match self {
             Self::Sns(sns) => timeout_at(until, sns.send(phone, text.with(code)))
                 .await
-                .unwrap_or_else(|_| Err(SendError::no_reply())),
+                .unwrap_or_else(|_| Err(Failure::no_reply())),
             Self::Twilio(twilio) => twilio.send(phone, &text.with(code), until).await,
             Self::Log => {
                 tracing::info!(
@@ -135,7 +254,7 @@ impl Provider {
     }
 }
 
-impl SendError {
+impl Failure {
     fn no_reply() -> Self {
         Self::Unknown("no reply in time".into())
     }
@@ -153,6 +272,25 @@ fn reached_the_provider(error: &(dyn Error + 'static)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_provider_of_a_chain_has_half_of_the_time_out_at_least() {
+        let now = Instant::now() + Duration::from_mins(1);
+        let end = |deadline, others| {
+            let deadline = now + Duration::from_millis(deadline);
+            let end = end_of_call(now, Duration::from_secs(4), deadline, others)?;
+            Some((end - now).as_millis())
+        };
+        assert_eq!(end(9000, 0), Some(4000));
+        assert_eq!(end(3000, 0), Some(3000));
+        assert_eq!(end(1999, 0), None);
+        assert_eq!(end(9000, 1), Some(4000));
+        assert_eq!(end(5000, 1), Some(3000));
+        assert_eq!(end(4000, 1), Some(2000));
+        // Not enough for both: the first has what it needs.
+        assert_eq!(end(2500, 1), Some(2000));
+        assert_eq!(end(1999, 1), None);
+    }
 
     #[tokio::test]
     async fn the_log_sender_starts_only_on_a_developers_machine() {

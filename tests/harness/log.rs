@@ -139,6 +139,12 @@ fn forget_times_and_ids(line: &mut Value) {
             *id = Value::Null;
         }
     }
+    if let Some(id) = line["message_id"].as_str() {
+        let is_digit = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
+        let id = id.strip_prefix("SM").unwrap_or(id);
+        assert!(id.len() >= 32 && id.bytes().all(is_digit), "{id}");
+        line["message_id"] = Value::Null;
+    }
     if let Some(time) = line.pointer_mut("/_aws/Timestamp") {
         assert!(time.is_u64(), "{time}");
         *time = Value::Null;

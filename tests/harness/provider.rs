@@ -25,6 +25,10 @@ pub enum Behaviour {
     AcceptAfter(Duration),
     /// An error reply with this status and this error code of AWS or Twilio.
     Refuse(u16, &'static str),
+    /// The same, after some time.
+    RefuseAfter(Duration, u16, &'static str),
+    /// The same to one request. It accepts those after it.
+    RefuseOnce(u16, &'static str),
     /// A reply with this status, whose body is no JSON and no XML.
     Garble(u16),
     /// The head of a reply with this status, and never its body.
@@ -33,6 +37,15 @@ pub enum Behaviour {
     Hang,
     /// The connection is closed instead of a reply.
     BreakOff,
+}
+
+impl Behaviour {
+    fn refuses(self) -> bool {
+        matches!(
+            self,
+            Self::Refuse(..) | Self::RefuseAfter(..) | Self::RefuseOnce(..)
+        )
+    }
 }
 
 /// The id of every message that SNS accepts.
@@ -131,7 +144,7 @@ async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
     while let Some((head, body)) = read_request(&mut client).await {
         let behaviour = *shared.behaviour.lock().unwrap();
         let is_twilio = head.starts_with("POST /2010-04-01/");
-        if !matches!(behaviour, Behaviour::Refuse(..)) {
+        if !behaviour.refuses() {
             let message = message_of(&body);
             shared.messages.lock().unwrap().push(message);
         }
@@ -144,6 +157,14 @@ async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
                 accepted(is_twilio)
             }
             Behaviour::Refuse(status, code) => refused(is_twilio, status, code),
+            Behaviour::RefuseAfter(time, status, code) => {
+                let_time_pass(time).await;
+                refused(is_twilio, status, code)
+            }
+            Behaviour::RefuseOnce(status, code) => {
+                *shared.behaviour.lock().unwrap() = Behaviour::Accept;
+                refused(is_twilio, status, code)
+            }
             Behaviour::Garble(status) => http(status, "{\"sid\": +4915100000000"),
             Behaviour::HangInBody(status) => {
                 format!("HTTP/1.1 {status} .\r\ncontent-length: 100\r\n\r\n{{")

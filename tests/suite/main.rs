@@ -8,6 +8,7 @@
 )]
 
 mod aws;
+mod chain;
 mod challenges;
 mod codes;
 mod contract;

@@ -20,6 +20,8 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
         ("OTP_PEPPER", "hunter2"),
         ("SMS_PROVIDER", ""),
         ("SMS_PROVIDER", "pigeon"),
+        ("SMS_PROVIDER", "log,sns"),
+        ("SMS_ROUTES", "IN:sns"),
         ("OTP_LENGTH", "3"),
         ("OTP_LENGTH", "six"),
         ("OTP_TTL_SECONDS", "601"),
@@ -58,6 +60,9 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
         ("TWILIO_FROM", ""),
         ("TWILIO_MESSAGING_SERVICE_SID", "hunter2"),
         ("TWILIO_ENDPOINT", "http://hunter2"),
+        ("SMS_ROUTES", "Utopia:twilio"),
+        ("SMS_ROUTES", "IN:pigeon"),
+        ("SMS_TIMEOUT_MS", "4001"),
     ];
     let private = Key::p256().private_pem();
     let bad_for_session = [

@@ -1,4 +1,4 @@
-//! Twilio as the provider. Its reply decides as that of SNS does, see `provider`.
+//! Twilio as the provider, alone: its reply decides as that of SNS does, see `provider`.
 
 use std::net::TcpListener;
 

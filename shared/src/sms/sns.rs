@@ -11,7 +11,7 @@ use aws_sdk_sns::{
     types::MessageAttributeValue,
 };
 
-use super::{KEPT_CONNECTIONS, Reply, SendError, TLS, reached_the_provider};
+use super::{Failure, KEPT_CONNECTIONS, Reply, TLS, reached_the_provider};
 use crate::{
     config::{self, Env},
     phone::PhoneNumber,
@@ -79,7 +79,7 @@ impl Sns {
                 .data_type("String")
                 .string_value(value)
                 .build()
-                .map_err(|error| SendError::Refused(error.into()))?;
+                .map_err(|error| Failure::Refused(error.into()))?;
             publish = publish.message_attributes(*name, text);
         }
         let published = publish.send().await?;
@@ -87,18 +87,21 @@ impl Sns {
     }
 }
 
-impl From<SdkError<PublishError>> for SendError {
+impl From<SdkError<PublishError>> for Failure {
     fn from(error: SdkError<PublishError>) -> Self {
         match error {
             // SNS quotes the phone number in its messages, so only the code is kept.
-            SdkError::ServiceError(reply) => Self::Refused(
-                format!(
-                    "{} (HTTP {})",
-                    reply.err().code().unwrap_or("error without a code"),
-                    reply.raw().status()
-                )
-                .into(),
-            ),
+            SdkError::ServiceError(reply) => {
+                let code = reply.err().code().unwrap_or("error without a code");
+                let status = reply.raw().status().as_u16();
+                let cause = format!("{code} (HTTP {status})").into();
+                // `Throttled`, `ThrottledException`, `Throttling`: in its documents and replies.
+                if status == 429 || code.starts_with("Throttl") {
+                    Self::Throttled(cause)
+                } else {
+                    Self::Refused(cause)
+                }
+            }
             SdkError::ConstructionFailure(_) => Self::Refused(error.into()),
             SdkError::DispatchFailure(_) if !reached_the_provider(&error) => {
                 Self::Refused(error.into())

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 use url::{Url, form_urlencoded::Serializer};
 
-use super::{KEPT_CONNECTIONS, Reply, SendError, TLS, reached_the_provider};
+use super::{Failure, KEPT_CONNECTIONS, Reply, TLS, reached_the_provider};
 use crate::{
     config::{self, Env},
     phone::PhoneNumber,
@@ -91,17 +91,17 @@ impl Twilio {
             .header(AUTHORIZATION, &self.credentials)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(SdkBody::from(form))
-            .map_err(|error| SendError::Refused(error.into()))?
+            .map_err(|error| Failure::Refused(error.into()))?
             .try_into()
-            .map_err(|_| SendError::Refused("the request cannot be sent".into()))?;
+            .map_err(|_| Failure::Refused("the request cannot be sent".into()))?;
         let reply = timeout_at(until, self.client.call(request))
             .await
-            .map_err(|_| SendError::no_reply())?
+            .map_err(|_| Failure::no_reply())?
             .map_err(|error| {
                 if reached_the_provider(&error) {
-                    SendError::Unknown(error.into())
+                    Failure::Unknown(error.into())
                 } else {
-                    SendError::Refused(error.into())
+                    Failure::Refused(error.into())
                 }
             })?;
         let status = reply.status();
@@ -119,7 +119,10 @@ impl Twilio {
             Some(code) => format!("error {code} (HTTP {status})"),
             None => format!("error without a code (HTTP {status})"),
         };
-        Err(SendError::Refused(cause.into()))
+        Err(match status {
+            429 => Failure::Throttled(cause.into()),
+            _ => Failure::Refused(cause.into()),
+        })
     }
 }
 
