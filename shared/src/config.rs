@@ -156,18 +156,20 @@ impl Deadlines {
         Ok(Self { store, request })
     }
 
-    /// Reads `SMS_TIMEOUT_MS` (default 4000): one call to the SMS provider, which gets at least
-    /// half of it. A request calls two stores before the provider, and one after a refusal.
-    pub fn sms(self, env: &Env) -> Result<Duration, Error> {
+    /// Reads `SMS_TIMEOUT_MS` (default 4000, shared among the longest chain): one call to an SMS
+    /// provider, which gets at least half of it. A request calls two stores before the `providers`
+    /// of its chain, and one after they refused.
+    pub fn sms(self, env: &Env, providers: u32) -> Result<Duration, Error> {
         const NAME: &str = "SMS_TIMEOUT_MS";
-        let sms = env.milliseconds(NAME, 4000)?;
+        let sms = env.milliseconds(NAME, 4000 / u64::from(providers.max(1)))?;
         if sms >= self.request {
             return Err(Error::invalid(NAME, "must be below REQUEST_TIMEOUT_MS"));
         }
-        if 3 * self.store + sms / 2 > self.request {
+        if 3 * self.store + providers * sms / 2 > self.request {
             return Err(Error::invalid(
                 NAME,
-                "must fit: half of it and three times STORE_TIMEOUT_MS into REQUEST_TIMEOUT_MS",
+                "must fit: half of it for each provider of the longest chain, and three times \
+                 STORE_TIMEOUT_MS, into REQUEST_TIMEOUT_MS",
             ));
         }
         Ok(sms)
@@ -217,17 +219,19 @@ mod tests {
 
     #[test]
     fn the_longest_way_through_a_request_has_to_fit_into_it() {
-        let refused = |store, sms, request| {
+        let refused_chain = |providers, store, sms, request| {
             let env = Env::from([
                 ("STORE_TIMEOUT_MS", store),
                 ("SMS_TIMEOUT_MS", sms),
                 ("REQUEST_TIMEOUT_MS", request),
             ]);
-            let read = Deadlines::from_env(&env).and_then(|deadlines| deadlines.sms(&env));
+            let read =
+                Deadlines::from_env(&env).and_then(|deadlines| deadlines.sms(&env, providers));
             match read.err()? {
                 Error::Invalid { name, .. } | Error::Missing(name) => Some(name),
             }
         };
+        let refused = |store, sms, request| refused_chain(1, store, sms, request);
         assert_eq!(refused("", "", ""), None);
         assert_eq!(refused("4001", "", ""), Some("STORE_TIMEOUT_MS"));
         assert_eq!(refused("2001", "", ""), Some("SMS_TIMEOUT_MS"));
@@ -235,5 +239,8 @@ mod tests {
         assert_eq!(refused("10", "8000", ""), Some("SMS_TIMEOUT_MS"));
         assert_eq!(refused("", "", "7999"), Some("SMS_TIMEOUT_MS"));
         assert_eq!(refused("100", "200", "400"), None);
+        assert_eq!(refused_chain(2, "", "", ""), None);
+        assert_eq!(refused_chain(2, "", "2000", ""), None);
+        assert_eq!(refused_chain(2, "", "2001", ""), Some("SMS_TIMEOUT_MS"));
     }
 }

@@ -201,7 +201,8 @@ impl SendPolicy {
     }
 }
 
-fn read_region(code: &str) -> Option<Region> {
+/// A region by its code (ISO 3166-1 alpha-2).
+pub(crate) fn read_region(code: &str) -> Option<Region> {
     Region::from_code(code).ok().filter(|region| {
         PHONE_NUMBER_UTIL
             .get_supported_regions()

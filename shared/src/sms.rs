@@ -1,30 +1,47 @@
 //! Sending codes by SMS: one sender, several providers.
 //!
-//! A message is handed to a provider at most once. Its reply decides if the challenge stays, so
-//! "refused" and "unknown" stay apart throughout.
+//! A message is sent at most once: the next provider of a chain is asked only after a certain
+//! refusal. The last reply decides if the challenge stays, so "refused" and "unknown" stay apart
+//! throughout.
+
+mod routes;
+mod sns;
+mod text;
+mod twilio;
 
 use std::{error::Error, time::Duration};
 
-use aws_config::BehaviorVersion;
-use aws_sdk_sns::{
-    Client,
-    config::{retry::RetryConfig, timeout::TimeoutConfig},
-    error::{ProvideErrorMetadata, SdkError},
-    operation::publish::PublishError,
-    types::MessageAttributeValue,
-};
-use aws_smithy_http_client::tls;
+use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 use tokio::time::{Instant, timeout_at};
 
+use self::{
+    routes::{Name, Routes},
+    sns::Sns,
+    text::Text,
+    twilio::Twilio,
+};
 use crate::{
     config::{self, Deadlines, Env},
     otp::OtpCode,
     phone::PhoneNumber,
+    telemetry::{self, ProviderOutcome, RequestLog},
 };
+
+/// A connection may die while the function is frozen. That shows only after a message was written
+/// to it, and its outcome is unknown. So no connection to a provider is kept.
+const KEPT_CONNECTIONS: usize = 0;
+
+/// The TLS stack that the stores use too.
+const TLS: tls::Provider = tls::Provider::Rustls(CryptoMode::AwsLc);
+
+/// The pause before a provider that throttles is asked once more.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Sends codes to phones.
 pub struct Sms {
-    provider: Provider,
+    routes: Routes,
+    /// Every provider that a chain names.
+    providers: Vec<Provider>,
     text: Text,
     timeout: Duration,
 }
@@ -32,7 +49,7 @@ pub struct Sms {
 /// A message that was not sent, or may not have been.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// The provider was never reached, or replied with an error: nothing was sent.
+    /// No provider of the chain was reached, or each replied with an error: nothing was sent.
     #[error("the provider did not send the message")]
     Refused(#[source] Cause),
     /// The request may have arrived, but no reply did: the message may have been sent.
@@ -42,15 +59,29 @@ pub enum SendError {
 
 type Cause = Box<dyn Error + Send + Sync>;
 
+/// A provider's reply to one message: the message's id, if it is known.
+type Reply = Result<Option<String>, Failure>;
+
+/// A call to a provider that failed.
+enum Failure {
+    /// As [`SendError::Refused`].
+    Refused(Cause),
+    /// A refusal for now: too many messages.
+    Throttled(Cause),
+    /// As [`SendError::Unknown`].
+    Unknown(Cause),
+}
+
 enum Provider {
     Sns(Sns),
+    Twilio(Twilio),
     /// Writes the code to the log, for local work.
     Log,
 }
 
 impl Sms {
-    /// Reads `SMS_PROVIDER` (`sns` or `log`), `SMS_TIMEOUT_MS`, and what the message and the
-    /// provider need, see [`Text`] and [`Sns`].
+    /// Reads `SMS_PROVIDER` and `SMS_ROUTES`, see [`Routes`], `SMS_TIMEOUT_MS`, and what the message
+    /// and the named providers need, see [`Text`], [`Sns`] and [`Twilio`].
     ///
     /// `log` is refused unless `OTP_LOCAL=1`, or `AWS_SAM_LOCAL=true` as `sam local` sets it: a
     /// deployed function must not write codes to its log.
@@ -59,236 +90,173 @@ impl Sms {
         code_lifetime: Duration,
         deadlines: Deadlines,
     ) -> Result<Self, config::Error> {
-        const NAME: &str = "SMS_PROVIDER";
-        let is_local =
-            env.text("OTP_LOCAL") == Some("1") || env.text("AWS_SAM_LOCAL") == Some("true");
-        let timeout = deadlines.sms(env)?;
-        let provider = match env.required(NAME)? {
-            "sns" => Provider::Sns(Sns::from_env(env, timeout).await?),
-            "log" if is_local => Provider::Log,
-            "log" => {
-                return Err(config::Error::invalid(
-                    NAME,
-                    "may be log only with OTP_LOCAL=1 or under sam local",
-                ));
-            }
-            _ => return Err(config::Error::invalid(NAME, "must be sns or log")),
-        };
+        let routes = Routes::from_env(env)?;
+        let longest = u32::try_from(routes.longest()).unwrap_or(u32::MAX);
+        let timeout = deadlines.sms(env, longest)?;
+        let mut providers = Vec::new();
+        for name in routes.names() {
+            providers.push(Provider::from_env(name, env, timeout).await?);
+        }
         Ok(Self {
-            provider,
+            routes,
+            providers,
             text: Text::from_env(env, code_lifetime)?,
             timeout,
         })
     }
 
-    /// Sends `code` to `phone` once. It refuses to start without the time to connect, because the
-    /// outcome would be unknown.
+    /// Sends `code` to `phone` once: asks the providers of its chain until one does not refuse.
+    /// None is asked without the time to connect, because the outcome would be unknown.
     pub async fn send(
         &self,
         phone: &PhoneNumber,
         code: &OtpCode,
         deadline: Instant,
+        log: &mut RequestLog,
     ) -> Result<(), SendError> {
-        match &self.provider {
-            Provider::Sns(sns) => {
-                let now = Instant::now();
-                let until = deadline.min(now + self.timeout);
-                if until < now + self.timeout / 2 {
-                    return Err(SendError::Refused("no time left to send it".into()));
+        let message = (phone, code);
+        let mut refusal: Cause = "no time left to send it".into();
+        let mut others = self.routes.chain(phone);
+        while let Some((&name, rest)) = others.split_first() {
+            others = rest;
+            let asked = self.ask(name, message, deadline, rest.len(), log).await;
+            let provider = name.as_str();
+            match asked {
+                None => break,
+                Some(Ok(id)) => {
+                    let id = id.filter(|id| is_message_id(id));
+                    log.replied(provider, ProviderOutcome::Sent, id);
+                    return Ok(());
                 }
-                timeout_at(until, sns.publish(phone, self.text.with(code)))
-                    .await
-                    .unwrap_or_else(|_| Err(SendError::Unknown("no reply in time".into())))
+                Some(Err(Failure::Unknown(cause))) => {
+                    log.replied(provider, ProviderOutcome::Unknown, None);
+                    return Err(SendError::Unknown(cause));
+                }
+                Some(Err(Failure::Refused(cause) | Failure::Throttled(cause))) => {
+                    log.replied(provider, ProviderOutcome::Refused, None);
+                    if !rest.is_empty() {
+                        let cause = telemetry::chain(cause.as_ref());
+                        tracing::warn!(provider, cause, %phone, "the next provider is asked");
+                    }
+                    refusal = cause;
+                }
             }
-            Provider::Log => {
+        }
+        Err(SendError::Refused(refusal))
+    }
+
+    /// Asks one provider; the last of its chain once more if it throttles. `None`: there is no time.
+    async fn ask(
+        &self,
+        name: Name,
+        message: (&PhoneNumber, &OtpCode),
+        deadline: Instant,
+        others: usize,
+        log: &mut RequestLog,
+    ) -> Option<Reply> {
+        let provider = self.providers.iter().find(|it| it.name() == name)?;
+        let until = self.time_for_one(deadline, others)?;
+        let send = Box::pin(provider.send(message, &self.text, until));
+        let reply = log.provider(send).await;
+        if !matches!(reply, Err(Failure::Throttled(_)))
+            || others > 0
+            || self.time_for_one(deadline - PAUSE, 0).is_none()
+        {
+            return Some(reply);
+        }
+        pause().await;
+        match self.time_for_one(deadline, 0) {
+            None => Some(reply),
+            Some(until) => {
+                let send = Box::pin(provider.send(message, &self.text, until));
+                Some(log.provider(send).await)
+            }
+        }
+    }
+
+    fn time_for_one(&self, deadline: Instant, others: usize) -> Option<Instant> {
+        end_of_call(Instant::now(), self.timeout, deadline, others)
+    }
+}
+
+/// The end of a call to a provider that begins now, with `others` after it. It has half of the
+/// time-out at least, the whole at most, and leaves half to each of the others. `None`: there is
+/// too little time.
+fn end_of_call(
+    now: Instant,
+    timeout: Duration,
+    deadline: Instant,
+    others: usize,
+) -> Option<Instant> {
+    let least = timeout / 2;
+    let others = least * u32::try_from(others).ok()?;
+    let end = (now + timeout).min((deadline - others).max(now + least));
+    (end <= deadline).then_some(end)
+}
+
+/// Tells if a text can be a message's id: it is written to the log.
+fn is_message_id(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    text.len() <= 64 && text.bytes().all(is_plain)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a provider that throttles has nothing else to wait for"
+)]
+async fn pause() {
+    tokio::time::sleep(PAUSE).await;
+}
+
+impl Provider {
+    async fn from_env(name: Name, env: &Env, timeout: Duration) -> Result<Self, config::Error> {
+        let is_local =
+            env.text("OTP_LOCAL") == Some("1") || env.text("AWS_SAM_LOCAL") == Some("true");
+        match name {
+            Name::Sns => Ok(Self::Sns(Sns::from_env(env, timeout).await?)),
+            Name::Twilio => Ok(Self::Twilio(Twilio::from_env(env, timeout)?)),
+            Name::Log if is_local => Ok(Self::Log),
+            Name::Log => Err(config::Error::invalid(
+                "SMS_PROVIDER",
+                "may be log only with OTP_LOCAL=1 or under sam local",
+            )),
+        }
+    }
+
+    fn name(&self) -> Name {
+        match self {
+            Self::Sns(_) => Name::Sns,
+            Self::Twilio(_) => Name::Twilio,
+            Self::Log => Name::Log,
+        }
+    }
+
+    async fn send(
+        &self,
+        (phone, code): (&PhoneNumber, &OtpCode),
+        text: &Text,
+        until: Instant,
+    ) -> Reply {
+        match self {
+            Self::Sns(sns) => timeout_at(until, sns.send(phone, text.with(code)))
+                .await
+                .unwrap_or_else(|_| Err(Failure::no_reply())),
+            Self::Twilio(twilio) => twilio.send(phone, &text.with(code), until).await,
+            Self::Log => {
                 tracing::info!(
                     phone_number = phone.as_e164(),
                     otp = code.expose(),
                     "Generated OTP"
                 );
-                Ok(())
+                Ok(None)
             }
         }
     }
 }
 
-/// The text of a message around the code. It holds no client's text.
-struct Text {
-    /// `OTP_APP_NAME`: the sender's name.
-    app_name: Option<String>,
-    /// `OTP_DOMAIN`: the origin to which browsers bind the code (WICG, "Origin-bound one-time codes
-    /// delivered via SMS").
-    domain: Option<String>,
-    minutes: u64,
-}
-
-impl Text {
-    /// One segment of the GSM 7-bit alphabet (3GPP TS 23.038).
-    const SEPTETS: usize = 160;
-
-    /// Reads `OTP_APP_NAME` and `OTP_DOMAIN`.
-    fn from_env(env: &Env, code_lifetime: Duration) -> Result<Self, config::Error> {
-        let text = Self {
-            app_name: env.text("OTP_APP_NAME").map(str::to_owned),
-            domain: env.text("OTP_DOMAIN").map(str::to_owned),
-            minutes: code_lifetime.as_secs() / 60,
-        };
-        if text.domain.as_deref().is_some_and(|name| !is_domain(name)) {
-            return Err(config::Error::invalid(
-                "OTP_DOMAIN",
-                "must be a domain such as example.com",
-            ));
-        }
-        let name = text.app_name.as_deref().unwrap_or_default();
-        if !name.chars().all(is_one_septet) || name.contains(['\n', '\r']) {
-            return Err(config::Error::invalid(
-                "OTP_APP_NAME",
-                "must be one line of the basic GSM 7-bit alphabet",
-            ));
-        }
-        // Every character of the message is one septet, and a code has at most ten.
-        if text.around("0123456789").chars().count() > Self::SEPTETS {
-            return Err(config::Error::invalid(
-                "OTP_APP_NAME",
-                "is, with OTP_DOMAIN, too long for a message of 160 characters",
-            ));
-        }
-        Ok(text)
-    }
-
-    fn with(&self, code: &OtpCode) -> String {
-        self.around(code.expose())
-    }
-
-    fn around(&self, code: &str) -> String {
-        let app_name = self
-            .app_name
-            .as_deref()
-            .map(|name| format!(" {name}"))
-            .unwrap_or_default();
-        let binding = self
-            .domain
-            .as_deref()
-            .map(|domain| format!("\n\n@{domain} #{code}"))
-            .unwrap_or_default();
-        format!(
-            "{code} is your{app_name} code, valid for {} min. Don't share it.{binding}",
-            self.minutes
-        )
-    }
-}
-
-fn is_domain(text: &str) -> bool {
-    text.split('.').all(|label| {
-        !label.is_empty()
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
-    })
-}
-
-/// Tells if a character is in the basic table of 3GPP TS 23.038 §6.2.1. Characters of the extension
-/// table take two septets.
-fn is_one_septet(character: char) -> bool {
-    const BEYOND_ASCII: &str = "£¥èéùìòÇØøÅåΔΦΓΛΩΠΨΣΘΞÆæßÉ¤¡ÄÖÑÜ§¿äöñüà";
-    match character {
-        '[' | ']' | '{' | '}' | '\\' | '^' | '~' | '|' | '`' => false,
-        ' '..='~' | '\n' | '\r' => true,
-        _ => BEYOND_ASCII.contains(character),
-    }
-}
-
-/// Amazon SNS. It passes on `SNS_SENDER_ID`, `SNS_ORIGINATION_NUMBER` and, for India's DLT rules,
-/// `SNS_ENTITY_ID` and `SNS_TEMPLATE_ID` if they are set.
-struct Sns {
-    client: Client,
-    attributes: Vec<(&'static str, String)>,
-}
-
-impl Sns {
-    async fn from_env(env: &Env, timeout: Duration) -> Result<Self, config::Error> {
-        let optional = [
-            ("AWS.SNS.SMS.SenderID", "SNS_SENDER_ID"),
-            ("AWS.MM.SMS.OriginationNumber", "SNS_ORIGINATION_NUMBER"),
-            ("AWS.MM.SMS.EntityId", "SNS_ENTITY_ID"),
-            ("AWS.MM.SMS.TemplateId", "SNS_TEMPLATE_ID"),
-        ];
-        let mut attributes = vec![("AWS.SNS.SMS.SMSType", "Transactional".to_owned())];
-        for (attribute, variable) in optional {
-            if let Some(value) = env.text(variable) {
-                attributes.push((attribute, value.to_owned()));
-            }
-        }
-        // A connection may die while the function is frozen. That shows only after a message was
-        // written to it, and its outcome is unknown. So connections are not kept.
-        let http = aws_smithy_http_client::Builder::new()
-            .pool_max_idle_per_host(0)
-            .tls_provider(tls::Provider::Rustls(
-                tls::rustls_provider::CryptoMode::AwsLc,
-            ))
-            .build_https();
-        // The SDK would try three times, although a slow first try may have been sent. Connecting
-        // gets half of the time, so that an unreachable provider counts as refused.
-        let config = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(http)
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(
-                TimeoutConfig::builder()
-                    .connect_timeout(timeout / 2)
-                    .build(),
-            )
-            .load()
-            .await;
-        if config.region().is_none() {
-            return Err(config::Error::Missing("AWS_REGION"));
-        }
-        let mut config = aws_sdk_sns::config::Builder::from(&config);
-        // The SDK would read this from the process's environment, which tests cannot choose.
-        if let Some(url) = env.text("AWS_ENDPOINT_URL_SNS") {
-            config = config.endpoint_url(url);
-        }
-        Ok(Self {
-            client: Client::from_conf(config.build()),
-            attributes,
-        })
-    }
-
-    async fn publish(&self, phone: &PhoneNumber, message: String) -> Result<(), SendError> {
-        let mut publish = self
-            .client
-            .publish()
-            .phone_number(phone.as_e164())
-            .message(message);
-        for (name, value) in &self.attributes {
-            let text = MessageAttributeValue::builder()
-                .data_type("String")
-                .string_value(value)
-                .build()
-                .map_err(|error| SendError::Refused(error.into()))?;
-            publish = publish.message_attributes(*name, text);
-        }
-        publish.send().await.map(drop).map_err(SendError::from)
-    }
-}
-
-impl From<SdkError<PublishError>> for SendError {
-    fn from(error: SdkError<PublishError>) -> Self {
-        match error {
-            // SNS quotes the phone number in its messages, so only the code is kept.
-            SdkError::ServiceError(reply) => Self::Refused(
-                format!(
-                    "{} (HTTP {})",
-                    reply.err().code().unwrap_or("error without a code"),
-                    reply.raw().status()
-                )
-                .into(),
-            ),
-            SdkError::ConstructionFailure(_) => Self::Refused(error.into()),
-            SdkError::DispatchFailure(_) if !reached_the_provider(&error) => {
-                Self::Refused(error.into())
-            }
-            _ => Self::Unknown(error.into()),
-        }
+impl Failure {
+    fn no_reply() -> Self {
+        Self::Unknown("no reply in time".into())
     }
 }
 
@@ -305,54 +273,23 @@ fn reached_the_provider(error: &(dyn Error + 'static)) -> bool {
 mod tests {
     use super::*;
 
-    fn text(variables: [(&str, &str); 2]) -> Result<Text, config::Error> {
-        Text::from_env(&Env::from(variables), Duration::from_mins(5))
-    }
-
     #[test]
-    fn the_last_line_binds_the_code_to_the_domain() {
-        let text = text([("OTP_APP_NAME", "Acme"), ("OTP_DOMAIN", "example.com")]).unwrap();
-        assert_eq!(
-            text.around("012345"),
-            "012345 is your Acme code, valid for 5 min. Don't share it.\n\n@example.com #012345"
-        );
-    }
-
-    #[test]
-    fn name_and_domain_are_optional() {
-        let text = text([("", ""), ("", "")]).unwrap();
-        assert_eq!(
-            text.around("012345"),
-            "012345 is your code, valid for 5 min. Don't share it."
-        );
-    }
-
-    #[test]
-    fn a_message_that_needs_a_second_segment_is_refused_at_start() {
-        let fits =
-            "a".repeat(160 - "0123456789 is your  code, valid for 5 min. Don't share it.".len());
-        assert!(text([("OTP_APP_NAME", &fits), ("", "")]).is_ok());
-        assert!(text([("OTP_APP_NAME", &format!("{fits}a")), ("", "")]).is_err());
-        assert!(text([("OTP_APP_NAME", "Ünïcode"), ("", "")]).is_err());
-        assert!(text([("OTP_APP_NAME", "a{b}"), ("", "")]).is_err());
-        assert!(text([("OTP_APP_NAME", "a\nb"), ("", "")]).is_err());
-        assert!(text([("OTP_APP_NAME", "Größe"), ("", "")]).is_ok());
-    }
-
-    #[test]
-    fn a_domain_is_a_bare_host_name() {
-        for domain in [
-            "https://example.com",
-            "example.com/",
-            "a b",
-            "example..com",
-            "@x",
-        ] {
-            assert!(
-                text([("OTP_DOMAIN", domain), ("", "")]).is_err(),
-                "{domain}"
-            );
-        }
+    fn each_provider_of_a_chain_has_half_of_the_time_out_at_least() {
+        let now = Instant::now() + Duration::from_mins(1);
+        let end = |deadline, others| {
+            let deadline = now + Duration::from_millis(deadline);
+            let end = end_of_call(now, Duration::from_secs(4), deadline, others)?;
+            Some((end - now).as_millis())
+        };
+        assert_eq!(end(9000, 0), Some(4000));
+        assert_eq!(end(3000, 0), Some(3000));
+        assert_eq!(end(1999, 0), None);
+        assert_eq!(end(9000, 1), Some(4000));
+        assert_eq!(end(5000, 1), Some(3000));
+        assert_eq!(end(4000, 1), Some(2000));
+        // Not enough for both: the first has what it needs.
+        assert_eq!(end(2500, 1), Some(2000));
+        assert_eq!(end(1999, 1), None);
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-pub use request_log::{Count, Outcome, RequestLog};
+pub use request_log::{Count, Outcome, ProviderOutcome, RequestLog};
 
 use crate::config::{self, Env};
 

@@ -13,6 +13,20 @@ pub struct Deployment {
 /// The settings of a function that writes its codes to the log.
 pub const TO_THE_LOG: [(&str, &str); 2] = [("SMS_PROVIDER", "log"), ("OTP_LOCAL", "1")];
 
+/// The token of the account in [`twilio_settings`]. No log may hold it.
+pub const TWILIO_TOKEN: &str = "tests-only-token-of-twilio";
+
+/// The settings of a function that sends through Twilio at `endpoint`.
+pub fn twilio_settings(endpoint: &str) -> [(&str, &str); 5] {
+    [
+        ("SMS_PROVIDER", "twilio"),
+        ("TWILIO_ACCOUNT_SID", "ACfeedbeeffeedbeeffeedbeeffeedbeef"),
+        ("TWILIO_AUTH_TOKEN", TWILIO_TOKEN),
+        ("TWILIO_FROM", "+14155550100"),
+        ("TWILIO_ENDPOINT", endpoint),
+    ]
+}
+
 impl Deployment {
     /// Its provider accepts every message.
     pub async fn new() -> Self {

@@ -43,7 +43,7 @@ use tokio::runtime::{self, Runtime};
 pub use contract::{Outcome, Route, outcome};
 pub use credentials::{Challenge, Tokens, code_in, last_code_to, wrong};
 pub use database::{Database, Lock, Observer};
-pub use deployment::{Deployment, TO_THE_LOG};
+pub use deployment::{Deployment, TO_THE_LOG, TWILIO_TOKEN, twilio_settings};
 pub use event::{Gateway, event, event_from, from_address, in_base64, set_header};
 pub use function::{Function, Invocation, Sandbox, binary, sign_up_event, verify_event};
 pub use keys::{
@@ -52,7 +52,7 @@ pub use keys::{
 pub use log::Secrets;
 pub use pgbouncer::PgBouncer;
 pub use phones::{fresh_phone, messages_to, neighbour};
-pub use provider::{Behaviour, Provider};
+pub use provider::{Behaviour, Provider, SNS_MESSAGE_ID, TWILIO_MESSAGE_ID};
 pub use proxy::{Fault, Proxy};
 pub use redis_server::{RedisServer, challenge_key};
 pub use response::Response;

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{PEPPER, signing_key};
+use crate::{PEPPER, TWILIO_TOKEN, signing_key};
 
 /// The lines of one process, read by a thread of its own so that they can be read to their end
 /// wherever a test drops its function.
@@ -18,7 +18,7 @@ pub(crate) struct Log {
     reading: Option<JoinHandle<()>>,
 }
 
-/// The texts that a log must not show: the pepper and the signing key, and the codes, numbers and
+/// The texts that a log must not show: the pepper, the signing key and Twilio's token, and the codes, numbers and
 /// tokens that passed through.
 #[derive(Debug)]
 pub struct Secrets(BTreeSet<String>);
@@ -56,7 +56,11 @@ impl Default for Secrets {
     fn default() -> Self {
         let key = signing_key().private_pem();
         let key = key.lines().filter(|line| !line.starts_with("-----"));
-        Self(key.map(str::to_owned).chain([PEPPER.to_owned()]).collect())
+        Self(
+            key.map(str::to_owned)
+                .chain([PEPPER, TWILIO_TOKEN].map(str::to_owned))
+                .collect(),
+        )
     }
 }
 
@@ -134,6 +138,12 @@ fn forget_times_and_ids(line: &mut Value) {
         if let Some(id) = line.pointer_mut(&format!("/span/{id}")) {
             *id = Value::Null;
         }
+    }
+    if let Some(id) = line["message_id"].as_str() {
+        let is_digit = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
+        let id = id.strip_prefix("SM").unwrap_or(id);
+        assert!(id.len() >= 32 && id.bytes().all(is_digit), "{id}");
+        line["message_id"] = Value::Null;
     }
     if let Some(time) = line.pointer_mut("/_aws/Timestamp") {
         assert!(time.is_u64(), "{time}");

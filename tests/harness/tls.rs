@@ -64,6 +64,11 @@ impl Default for Authority {
 }
 
 impl TlsProxy {
+    /// In front of the provider at `target`, as a server of this name.
+    pub async fn before_provider(target: &str, authority: &Authority, name: &str) -> Self {
+        Self::start(target, authority, name, false).await
+    }
+
     /// In front of Redis at `target`, as a server of this name.
     pub async fn before_redis(target: &str, authority: &Authority, name: &str) -> Self {
         Self::start(target, authority, name, false).await

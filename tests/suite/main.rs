@@ -9,6 +9,7 @@
 
 mod account;
 mod aws;
+mod chain;
 mod challenges;
 mod codes;
 mod contract;
@@ -27,4 +28,5 @@ mod sessions;
 mod start;
 mod tls;
 mod tokens;
+mod twilio;
 mod wire;

@@ -32,19 +32,20 @@ fn assert_log_hides(function: &Function, phone: &str) {
 
 #[tokio::test]
 async fn a_provider_that_refuses_is_502_and_the_challenge_is_revoked() {
-    for (status, code) in [
-        (400, "InvalidParameter"),
-        (400, "Throttling"),
-        (429, "TooManyRequests"),
-        (500, "InternalFailure"),
-        (503, "ServiceUnavailable"),
+    for (status, code, requests) in [
+        (400, "InvalidParameter", 1),
+        (400, "Throttling", 2),
+        (400, "Throttled", 2),
+        (429, "TooManyRequests", 2),
+        (500, "InternalFailure", 1),
+        (503, "ServiceUnavailable", 1),
     ] {
         let deployment = Deployment::behind(Behaviour::Refuse(status, code)).await;
         let mut signup = start(&deployment, &[]).await;
         let phone = fresh_phone();
         let response = signup.sign_up(&phone).await;
         assert_eq!(response.outcome(), SMS_FAILED, "{code}");
-        assert_eq!(deployment.provider.requests().len(), 1, "{code}");
+        assert_eq!(deployment.provider.requests().len(), requests, "{code}");
         assert_eq!(challenge(&deployment, &phone).await, None, "{code}");
         assert!(signup.log().iter().any(|line| line.contains(code)));
         assert_log_hides(&signup, &phone);

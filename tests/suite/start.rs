@@ -1,6 +1,8 @@
 //! Starting a function: what it refuses, and what it writes.
 
-use harness::{Deployment, Function, Key, PEPPER, TO_THE_LOG, fresh_phone, local_settings};
+use harness::{
+    Deployment, Function, Key, PEPPER, TO_THE_LOG, fresh_phone, local_settings, twilio_settings,
+};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -18,6 +20,8 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
         ("OTP_PEPPER", "hunter2"),
         ("SMS_PROVIDER", ""),
         ("SMS_PROVIDER", "pigeon"),
+        ("SMS_PROVIDER", "log,sns"),
+        ("SMS_ROUTES", "IN:sns"),
         ("OTP_LENGTH", "3"),
         ("OTP_LENGTH", "six"),
         ("OTP_TTL_SECONDS", "601"),
@@ -48,6 +52,18 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
         ("SESSION_IDLE_DAYS", "0"),
         ("SESSION_MAX_DAYS", "29"),
     ];
+    let twilio = twilio_settings("http://127.0.0.1:1");
+    let bad_for_twilio = [
+        ("TWILIO_ACCOUNT_SID", ""),
+        ("TWILIO_ACCOUNT_SID", "hunter2"),
+        ("TWILIO_AUTH_TOKEN", ""),
+        ("TWILIO_FROM", ""),
+        ("TWILIO_MESSAGING_SERVICE_SID", "hunter2"),
+        ("TWILIO_ENDPOINT", "http://hunter2"),
+        ("SMS_ROUTES", "Utopia:twilio"),
+        ("SMS_ROUTES", "IN:pigeon"),
+        ("SMS_TIMEOUT_MS", "4001"),
+    ];
     let private = Key::p256().private_pem();
     let bad_for_session = [
         ("DATABASE_URL", ""),
@@ -63,11 +79,14 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
         ("SESSION_IDLE_DAYS", "181"),
         ("SESSION_MAX_DAYS", "29"),
     ];
-    let cases = bad.map(|bad| ("signup", bad)).into_iter();
-    let cases = cases.chain(bad_for_verify.map(|bad| ("verify", bad)));
-    let cases = cases.chain(bad_for_session.map(|bad| ("session", bad)));
-    for (function, (name, value)) in cases {
+    let none: &[(&str, &str)] = &[];
+    let cases = bad.map(|bad| ("signup", none, bad)).into_iter();
+    let cases = cases.chain(bad_for_twilio.map(|bad| ("signup", &twilio[..], bad)));
+    let cases = cases.chain(bad_for_verify.map(|bad| ("verify", none, bad)));
+    let cases = cases.chain(bad_for_session.map(|bad| ("session", none, bad)));
+    for (function, own, (name, value)) in cases {
         let mut settings = complete.clone();
+        settings.extend(own);
         settings.push((name, value));
         let mut function = Function::start(function, settings).await;
         assert!(!function.exit().await.success(), "{name}={value}");

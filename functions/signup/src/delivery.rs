@@ -128,8 +128,8 @@ impl Delivery {
     ) -> Result<(), Error> {
         // The rest of the time is reserved for revoking the challenge.
         let send_deadline = deadline - self.store_timeout;
-        let send = Box::pin(self.sms.send(request.phone, code, send_deadline));
-        match log.provider(send).await {
+        let send = self.sms.send(request.phone, code, send_deadline, log);
+        match send.await {
             Ok(()) => {}
             Err(refused @ SendError::Refused(_)) => {
                 self.revoke(request, deadline, log).await;

@@ -46,7 +46,7 @@ enum PhoneError {
 }
 
 impl Function for Signup {
-    const SECRETS: &[&str] = &["OTP_PEPPER"];
+    const SECRETS: &[&str] = &["OTP_PEPPER", "TWILIO_AUTH_TOKEN"];
 
     /// Reads `REVEAL_REGISTERED` (default `true`), and what its parts read.
     async fn from_env(env: &Env) -> Result<Self, config::Error> {

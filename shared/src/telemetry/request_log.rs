@@ -5,6 +5,7 @@
 //! never holds a client's text as it was sent.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     io::{self, Write},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -34,6 +35,8 @@ pub struct RequestLog {
     postgres: Option<Duration>,
     redis: Option<Duration>,
     provider: Option<Duration>,
+    provider_name: Option<&'static str>,
+    message_id: Option<String>,
     counts: Vec<Count>,
 }
 
@@ -53,6 +56,18 @@ pub enum Count {
     TotalMissesFull,
     /// A refresh token was used after its successor: one of the two was stolen.
     ReusedToken,
+    /// The outcome of a provider, by its name.
+    Provider(&'static str, ProviderOutcome),
+}
+
+/// What became of a message at one provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProviderOutcome {
+    Sent,
+    /// Certainly not sent.
+    Refused,
+    /// The reply was lost.
+    Unknown,
 }
 
 /// The outcome of a request.
@@ -83,6 +98,8 @@ impl RequestLog {
             postgres: None,
             redis: None,
             provider: None,
+            provider_name: None,
+            message_id: None,
             counts: Vec::new(),
         }
     }
@@ -119,6 +136,19 @@ impl RequestLog {
         timed(&mut self.provider, operation).await
     }
 
+    /// Counts the outcome of the provider that was asked last, and keeps its name and the id of its
+    /// message, by which the provider's delivery log knows it.
+    pub fn replied(
+        &mut self,
+        provider: &'static str,
+        outcome: ProviderOutcome,
+        message_id: Option<String>,
+    ) {
+        self.count(Count::Provider(provider, outcome));
+        self.provider_name = Some(provider);
+        self.message_id = message_id;
+    }
+
     /// Writes the line.
     pub fn write(&self, outcome: &Outcome<'_>) {
         let mut line = self.line(outcome);
@@ -148,6 +178,8 @@ impl RequestLog {
             kind: outcome.limit,
             country: self.country.as_deref(),
             phone: self.phone.as_deref(),
+            provider: self.provider_name,
+            message_id: self.message_id.as_deref(),
             cause: outcome.cause,
             aws: Metadata {
                 timestamp: now_as_number(),
@@ -183,14 +215,28 @@ impl RequestLog {
 }
 
 impl Count {
-    fn name(self) -> &'static str {
-        match self {
+    fn name(self) -> Cow<'static, str> {
+        let name = match self {
             Self::CodeSent => "codes_sent",
             Self::UnknownSend => "unknown_sends",
             Self::CodeVerified => "codes_verified",
             Self::PhoneMissesFull => "phone_misses_full",
             Self::TotalMissesFull => "total_misses_full",
             Self::ReusedToken => "reused_tokens",
+            Self::Provider(provider, outcome) => {
+                return format!("{provider}_{}", outcome.name()).into();
+            }
+        };
+        name.into()
+    }
+}
+
+impl ProviderOutcome {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Refused => "refused",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -204,16 +250,16 @@ async fn timed<T>(spent: &mut Option<Duration>, operation: impl Future<Output = 
 
 /// A metric in the line, and the member of the line that is its dimension besides the function.
 struct Metric {
-    name: &'static str,
+    name: Cow<'static, str>,
     value: Value,
     unit: &'static str,
     by: Option<&'static str>,
 }
 
 impl Metric {
-    fn count(name: &'static str, by: Option<&'static str>) -> Self {
+    fn count(name: impl Into<Cow<'static, str>>, by: Option<&'static str>) -> Self {
         Self {
-            name,
+            name: name.into(),
             value: 1.into(),
             unit: "Count",
             by,
@@ -223,7 +269,7 @@ impl Metric {
     /// In milliseconds, rounded to the microsecond.
     fn time(name: &'static str, time: Duration) -> Self {
         Self {
-            name,
+            name: name.into(),
             value: ((time.as_secs_f64() * 1e6).round() / 1e3).into(),
             unit: "Milliseconds",
             by: None,
@@ -250,9 +296,13 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     phone: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<&'a str>,
     #[serde(flatten)]
-    values: BTreeMap<&'static str, Value>,
+    values: BTreeMap<Cow<'static, str>, Value>,
     #[serde(rename = "_aws")]
     aws: Metadata,
 }
@@ -285,7 +335,7 @@ struct Directive {
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Definition {
-    name: &'static str,
+    name: Cow<'static, str>,
     unit: &'static str,
 }
 
@@ -304,7 +354,10 @@ impl Directive {
                 namespace: "OtpAuth",
                 dimensions,
                 metrics: of_this_dimension
-                    .map(|&Metric { name, unit, .. }| Definition { name, unit })
+                    .map(|metric| Definition {
+                        name: metric.name.clone(),
+                        unit: metric.unit,
+                    })
                     .collect(),
             }
         };
