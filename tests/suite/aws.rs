@@ -2,7 +2,11 @@
 
 use shared::lambda::Function as _;
 
-use harness::{Function, PATIENCE, PEPPER, Service, fresh_phone, last_code_to, variable};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use harness::{
+    Behaviour, Function, PATIENCE, PEPPER, Provider, Service, fresh_phone, last_code_to,
+    twilio_settings, variable,
+};
 use serde_json::{Value, json};
 use shared::config::Env;
 use tokio::{
@@ -60,6 +64,22 @@ async fn the_pepper_comes_from_the_secret_and_not_from_the_environment() {
     signup.sign_up(&phone).await.assert_ok();
     let code = last_code_to(&phone).await;
     service.verify(&phone, &code).await.assert_ok();
+}
+
+#[tokio::test]
+async fn twilios_token_comes_from_the_secret_and_not_from_the_environment() {
+    let service = Service::start().await;
+    let members = json!({"OTP_PEPPER": PEPPER, "TWILIO_AUTH_TOKEN": "of the secret"});
+    let arn = secret(&members.to_string()).await;
+    let twilio = Provider::start(Behaviour::Accept).await;
+    let endpoint = twilio.url();
+    let own = [&twilio_settings(&endpoint)[..], &[("SECRET_ARN", &arn)]].concat();
+    let mut signup = start_signup(&service, &own).await;
+    signup.sign_up(&fresh_phone()).await.assert_ok();
+    let head = &twilio.heads()[0];
+    let (_, login) = head.split_once("Basic ").unwrap();
+    let login = BASE64_STANDARD.decode(login.lines().next().unwrap());
+    assert!(login.unwrap().ends_with(b":of the secret"), "{head}");
 }
 
 #[tokio::test]
