@@ -1,4 +1,4 @@
-//! What a signed-in user sees and changes below `/me`.
+//! The routes below `/me`: a signed-in user sees and changes their account.
 
 use futures_util::future::join_all;
 use harness::{

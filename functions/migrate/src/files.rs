@@ -10,7 +10,7 @@ use sqlx::{
     migrate::{Migration, MigrationType, Migrator},
 };
 
-/// What is applied together: `<version>_<description>.up.sql`, and `….down.sql`, which reverts it.
+/// One migration: `<version>_<description>.up.sql`, and `….down.sql`, which reverts it.
 struct Pair {
     version: i64,
     description: &'static str,

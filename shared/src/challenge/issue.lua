@@ -36,7 +36,7 @@
 
 local challenge, latest, unanswered, range = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local longest_wait_us = 30 * 86400 * 1000000
-local unanswered_memory_ms, unanswered_codes = 86400000, 20
+local unanswered_codes = 20
 -- A shared code must be valid for long enough to read and type it.
 local shortest_share_us = 60 * 1000000
 -- These limits count unanswered codes only: an answer refunds them. The others count all codes.

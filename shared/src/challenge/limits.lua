@@ -16,6 +16,8 @@ local now = time[1] * 1000000 + time[2] + arguments.offset_ms * 1000
 -- How long a range's trust is remembered. Longer than the longest wait, or that wait would end in a
 -- new range's trust.
 local range_memory_ms = 60 * 86400000
+-- How long a phone's charges can be refunded after its last code.
+local unanswered_memory_ms = 86400000
 
 local function with_state(limit, key, stored)
   limit.key = key

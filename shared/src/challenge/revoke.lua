@@ -21,7 +21,6 @@ local is_refunded = { country = true, total = true }
 local is_ceiling = { range_max = true, total_max = true }
 -- Longer than any request that still is on its way.
 local revoked_memory_s = 600
-local unanswered_memory_ms = 86400000
 
 -- A challenge that shares a code has no charges to refund.
 local state = redis.call('HMGET', challenge, 'charges', 'last_before_strike', 'previous')

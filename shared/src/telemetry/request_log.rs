@@ -60,7 +60,7 @@ pub enum Count {
     Provider(&'static str, ProviderOutcome),
 }
 
-/// What became of a message at one provider.
+/// The outcome of a message at one provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProviderOutcome {
     Sent,
