@@ -11,6 +11,7 @@ mod account;
 mod aws;
 mod chain;
 mod challenges;
+mod change_phone;
 mod codes;
 mod contract;
 mod devices;
