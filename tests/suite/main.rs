@@ -26,6 +26,7 @@ mod migrations;
 mod outages;
 mod provider;
 mod sessions;
+mod sms_check;
 mod start;
 mod tls;
 mod tokens;
