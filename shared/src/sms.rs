@@ -4,8 +4,10 @@
 //! refusal. The last reply decides if the challenge stays, so "refused" and "unknown" stay apart
 //! throughout.
 
+mod language;
 mod routes;
 mod sns;
+mod templates;
 mod text;
 mod twilio;
 
@@ -14,6 +16,7 @@ use std::{error::Error, time::Duration};
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 use tokio::time::{Instant, timeout_at};
 
+pub use self::language::Language;
 use self::{
     routes::{Name, Routes},
     sns::Sns,
@@ -55,6 +58,14 @@ pub enum SendError {
     /// The request may have arrived, but no reply did: the message may have been sent.
     #[error("the provider's reply was lost")]
     Unknown(#[source] Cause),
+}
+
+/// A message to one phone. It holds the code, so it has no `Debug`.
+#[derive(Clone, Copy)]
+struct Message<'a> {
+    phone: &'a PhoneNumber,
+    code: &'a OtpCode,
+    language: Language,
 }
 
 type Cause = Box<dyn Error + Send + Sync>;
@@ -106,15 +117,22 @@ impl Sms {
     }
 
     /// Sends `code` to `phone` once: asks the providers of its chain until one does not refuse.
-    /// None is asked without the time to connect, because the outcome would be unknown.
+    /// None is asked without the time to connect, because the outcome would be unknown. The message
+    /// is in `language`, see [`Templates`](templates::Templates) for the exception.
     pub async fn send(
         &self,
         phone: &PhoneNumber,
         code: &OtpCode,
+        language: Language,
         deadline: Instant,
         log: &mut RequestLog,
     ) -> Result<(), SendError> {
-        let message = (phone, code);
+        let message = Message {
+            phone,
+            code,
+            language: self.registered(phone, language),
+        };
+        log.language(message.language);
         let mut refusal: Cause = "no time left to send it".into();
         let mut others = self.routes.chain(phone);
         while let Some((&name, rest)) = others.split_first() {
@@ -149,7 +167,7 @@ impl Sms {
     async fn ask(
         &self,
         name: Name,
-        message: (&PhoneNumber, &OtpCode),
+        message: Message<'_>,
         deadline: Instant,
         others: usize,
         log: &mut RequestLog,
@@ -172,6 +190,15 @@ impl Sms {
                 Some(log.provider(send).await)
             }
         }
+    }
+
+    /// The language of a message to `phone`, the same at every provider of its chain.
+    fn registered(&self, phone: &PhoneNumber, language: Language) -> Language {
+        let sns = self.providers.iter().find_map(|provider| match provider {
+            Provider::Sns(sns) => Some(sns),
+            Provider::Twilio(_) | Provider::Log => None,
+        });
+        sns.map_or(language, |sns| sns.templates.registered(phone, language))
     }
 
     fn time_for_one(&self, deadline: Instant, others: usize) -> Option<Instant> {
@@ -231,17 +258,23 @@ impl Provider {
         }
     }
 
-    async fn send(
-        &self,
-        (phone, code): (&PhoneNumber, &OtpCode),
-        text: &Text,
-        until: Instant,
-    ) -> Reply {
+    async fn send(&self, message: Message<'_>, text: &Text, until: Instant) -> Reply {
+        let Message {
+            phone,
+            code,
+            language,
+        } = message;
         match self {
-            Self::Sns(sns) => timeout_at(until, sns.send(phone, text.with(code)))
-                .await
-                .unwrap_or_else(|_| Err(Failure::no_reply())),
-            Self::Twilio(twilio) => twilio.send(phone, &text.with(code), until).await,
+            Self::Sns(sns) => {
+                let send = sns.send(phone, text.with(code, language), language);
+                timeout_at(until, send)
+                    .await
+                    .unwrap_or_else(|_| Err(Failure::no_reply()))
+            }
+            Self::Twilio(twilio) => {
+                let text = text.with(code, language);
+                twilio.send(phone, &text, until).await
+            }
             Self::Log => {
                 tracing::info!(
                     phone_number = phone.as_e164(),

@@ -9,7 +9,7 @@ use shared::{
     challenge::{CodeRequest, FullMisses, IssueOutcome, Issuer, Limited},
     config::{self, Deadlines, Env},
     otp::OtpCode,
-    sms::{SendError, Sms},
+    sms::{Language, SendError, Sms},
     store::{Redis, StoreError},
     telemetry::{self, Count, RequestLog},
 };
@@ -63,6 +63,7 @@ impl Delivery {
     pub(crate) async fn deliver(
         &self,
         request: &CodeRequest<'_>,
+        language: Language,
         deadline: Instant,
         log: &mut RequestLog,
     ) -> Result<Success, Error> {
@@ -80,7 +81,7 @@ impl Delivery {
                         FullMisses::Total => Count::TotalMissesFull,
                     });
                 }
-                self.send(request, &code, deadline, log).await?;
+                self.send(request, &code, language, deadline, log).await?;
                 let length = code.expose().len();
                 let (lifetime, cool_down) = (self.issuer.lifetime(), self.issuer.cool_down());
                 ("sent", length, lifetime, cool_down)
@@ -123,12 +124,14 @@ impl Delivery {
         &self,
         request: &CodeRequest<'_>,
         code: &OtpCode,
+        language: Language,
         deadline: Instant,
         log: &mut RequestLog,
     ) -> Result<(), Error> {
         // The rest of the time is reserved for revoking the challenge.
         let send_deadline = deadline - self.store_timeout;
-        let send = self.sms.send(request.phone, code, send_deadline, log);
+        let sms = &self.sms;
+        let send = sms.send(request.phone, code, language, send_deadline, log);
         match send.await {
             Ok(()) => {}
             Err(refused @ SendError::Refused(_)) => {

@@ -20,7 +20,7 @@ use tracing_subscriber::fmt::{
     time::{FormatTime, SystemTime as Rfc3339},
 };
 
-use crate::phone::PhoneNumber;
+use crate::{phone::PhoneNumber, sms::Language};
 
 /// The log line of one request, collected until its response. Handlers fill it in; `api::respond`
 /// creates it and writes it.
@@ -32,6 +32,7 @@ pub struct RequestLog {
     route: Option<&'static str>,
     phone: Option<String>,
     country: Option<String>,
+    language: Option<&'static str>,
     postgres: Option<Duration>,
     redis: Option<Duration>,
     provider: Option<Duration>,
@@ -95,6 +96,7 @@ impl RequestLog {
             route: None,
             phone: None,
             country: None,
+            language: None,
             postgres: None,
             redis: None,
             provider: None,
@@ -114,6 +116,11 @@ impl RequestLog {
     pub fn phone(&mut self, phone: &PhoneNumber) {
         self.phone = Some(phone.masked());
         self.country = Some(phone.country().to_owned());
+    }
+
+    /// Sets the language of the message.
+    pub fn language(&mut self, language: Language) {
+        self.language = Some(language.tag());
     }
 
     /// Counts one event.
@@ -178,6 +185,7 @@ impl RequestLog {
             kind: outcome.limit,
             country: self.country.as_deref(),
             phone: self.phone.as_deref(),
+            language: self.language,
             provider: self.provider_name,
             message_id: self.message_id.as_deref(),
             cause: outcome.cause,
@@ -295,6 +303,8 @@ struct Line<'a> {
     country: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     phone: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    language: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     provider: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
