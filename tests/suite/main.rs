@@ -18,6 +18,7 @@ mod edge;
 mod events;
 mod faults;
 mod guessing;
+mod languages;
 mod limits;
 mod login;
 mod logs;
