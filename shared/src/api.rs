@@ -15,7 +15,10 @@ use lambda_http::{
     Body, Context, Request, RequestExt, Response,
     http::{
         HeaderValue, StatusCode,
-        header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE},
+        header::{
+            ACCEPT_LANGUAGE, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER,
+            WWW_AUTHENTICATE,
+        },
     },
     request::RequestContext,
 };
@@ -27,6 +30,7 @@ pub use bearer::{Authenticated, Bearer, BearerLayer, Unauthenticated, authentica
 
 use crate::{
     challenge::{ClientAddress, Limited},
+    sms::Language,
     store::StoreError,
     telemetry::{self, Outcome, RequestLog},
 };
@@ -236,6 +240,14 @@ pub fn client_address(request: &Request) -> ClientAddress {
         Some(RequestContext::ApiGatewayV2(context)) => context.http.source_ip.as_deref(),
         _ => None,
     })
+}
+
+/// The language for the client: that of `locale`, a field of the body that may be empty, or of the
+/// header `Accept-Language`. Neither can fail a request.
+pub fn language(request: &Request, locale: &str) -> Language {
+    let header = request.headers().get(ACCEPT_LANGUAGE);
+    let header = header.and_then(|value| value.to_str().ok());
+    Language::choose(locale, header.unwrap_or_default())
 }
 
 /// The deadline of a request that starts now: `timeout` from now, or earlier if Lambda stops it

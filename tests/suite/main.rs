@@ -19,6 +19,7 @@ mod edge;
 mod events;
 mod faults;
 mod guessing;
+mod languages;
 mod limits;
 mod login;
 mod logs;

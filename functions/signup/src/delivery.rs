@@ -10,7 +10,7 @@ use shared::{
     config::{self, Deadlines, Env},
     otp::OtpCode,
     phone::{self, PhoneNumber},
-    sms::{SendError, Sms},
+    sms::{Language, SendError, Sms},
     store::{Redis, StoreError},
     telemetry::{self, Count, RequestLog},
     test_numbers::TestNumbers,
@@ -77,6 +77,7 @@ impl Delivery {
     pub(crate) async fn deliver(
         &self,
         request: &CodeRequest<'_>,
+        language: Language,
         deadline: Instant,
         log: &mut RequestLog,
     ) -> Result<Success, Error> {
@@ -98,7 +99,7 @@ impl Delivery {
                     log.count(Count::TestCode);
                     "test_code"
                 } else {
-                    self.send(request, &code, deadline, log).await?;
+                    self.send(request, &code, language, deadline, log).await?;
                     "sent"
                 };
                 let length = code.expose().len();
@@ -143,12 +144,14 @@ impl Delivery {
         &self,
         request: &CodeRequest<'_>,
         code: &OtpCode,
+        language: Language,
         deadline: Instant,
         log: &mut RequestLog,
     ) -> Result<(), Error> {
         // The rest of the time is reserved for revoking the challenge.
         let send_deadline = deadline - self.store_timeout;
-        let send = self.sms.send(request.phone, code, send_deadline, log);
+        let sms = &self.sms;
+        let send = sms.send(request.phone, code, language, send_deadline, log);
         match send.await {
             Ok(()) => {}
             Err(refused @ SendError::Refused(_)) => {
@@ -163,6 +166,27 @@ impl Delivery {
         }
         log.count(Count::CodeSent);
         Ok(())
+    }
+
+    /// Warns the number that an account has now, once a code went to the new one. Without it the
+    /// change goes on: the number may be lost, and the reason for the change.
+    pub(crate) async fn warn(
+        &self,
+        old: &PhoneNumber,
+        language: Language,
+        deadline: Instant,
+        log: &mut RequestLog,
+    ) {
+        if self.test_code(old).is_some() {
+            return;
+        }
+        match self.sms.warn(old, language, deadline, log).await {
+            Ok(()) => log.count(Count::WarningSent),
+            Err(error) => {
+                let cause = telemetry::chain(&error);
+                tracing::warn!(cause, phone = %old, "not warned of a new number");
+            }
+        }
     }
 
     async fn revoke(&self, request: &CodeRequest<'_>, deadline: Instant, log: &mut RequestLog) {

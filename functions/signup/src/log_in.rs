@@ -16,6 +16,7 @@ use crate::{PhoneError, Signup, delivery};
 struct Body {
     phone_number: String,
     device_token: String,
+    locale: String,
 }
 
 /// A login that gets no code.
@@ -63,7 +64,11 @@ impl Signup {
                 .await?;
             return Err(Error::UserNotFound);
         }
-        Ok(self.delivery.deliver(&code_request, deadline, log).await?)
+        let language = api::language(request, &body.locale);
+        Ok(self
+            .delivery
+            .deliver(&code_request, language, deadline, log)
+            .await?)
     }
 }
 

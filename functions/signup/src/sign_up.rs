@@ -18,6 +18,7 @@ struct Body {
     name: String,
     phone_number: String,
     device_token: String,
+    locale: String,
 }
 
 /// A sign-up that gets no code.
@@ -71,7 +72,11 @@ impl Signup {
                 .await?;
             return Err(Error::UserExists);
         }
-        Ok(self.delivery.deliver(&code_request, deadline, log).await?)
+        let language = api::language(request, &body.locale);
+        Ok(self
+            .delivery
+            .deliver(&code_request, language, deadline, log)
+            .await?)
     }
 }
 
