@@ -54,7 +54,7 @@ UNKNOWN = """
     AWS::ApiGatewayV2::Api AWS::ApiGatewayV2::ApiMapping AWS::ApiGatewayV2::DomainName
     AWS::ApiGatewayV2::Integration AWS::ApiGatewayV2::Route AWS::ApiGatewayV2::Stage
     AWS::CloudFront::CachePolicy AWS::CloudFront::Distribution AWS::CloudFront::OriginRequestPolicy
-    AWS::CloudWatch::Dashboard AWS::ElastiCache::ParameterGroup AWS::ElastiCache::ReplicationGroup
+    AWS::CloudWatch::Alarm AWS::CloudWatch::Dashboard AWS::ElastiCache::ParameterGroup AWS::ElastiCache::ReplicationGroup
     AWS::ElastiCache::ServerlessCache AWS::ElastiCache::SubnetGroup AWS::ElastiCache::User
     AWS::ElastiCache::UserGroup AWS::Lambda::Alias AWS::Lambda::Version AWS::RDS::DBCluster
     AWS::RDS::DBClusterParameterGroup AWS::RDS::DBInstance AWS::RDS::DBParameterGroup
