@@ -16,24 +16,23 @@ main() {
     grep -q "^\[$stage\.deploy\.parameters\]" "$config" || fail "$config has no stage $stage."
     decide AllowedCountries "${COUNTRIES-}" '^(\*|[A-Z]{2}(,[A-Z]{2})*)$' \
         "Countries that get codes, such as US,CA,IN, or * for all: "
-    decide OtpAppName "${NAME-}" '^[^"\]{1,40}$' \
+    decide OtpAppName "${NAME-}" '^[^"\]{1,71}$' \
         "Name in the message, such as Acme: "
     exec scripts/sam.sh deploy --config-file "$config" --config-env "$stage" "$@"
 }
 
-# Writes a decision into the stage's parameters, unless it is made already.
+# Writes a decision into the stage's parameters, unless it is made already. There it stands as
+# "AllowedCountries=\"US,CA\"": quoted for SAM, in a string of TOML.
 decide() { # the parameter, its value if it is known, its pattern, the question
-    local value=$2 in_stage="/^\[$stage\.deploy\.parameters\]/,/^]/"
+    local value=$2 in_stage="/^\[$stage\.deploy\.parameters\]/,/^]/" quote='\\"'
     if [ -z "$value" ]; then
-        if [ -z "$(sed -n "$in_stage s/.*'$1=\"\"'.*/open/p" "$config")" ]; then return; fi
+        if ! sed -n "${in_stage}p" "$config" | grep -q "\"$1=$quote$quote\""; then return; fi
         [ -t 0 ] || fail "$1 is not decided: set COUNTRIES and NAME."
         until [[ $value =~ $3 ]]; do read -r -p "$4" value; done
     fi
     [[ $value =~ $3 ]] || fail "This cannot be $1: $value"
-    # The value is literal in the replacement, and in a literal string of TOML.
-    value=${value//\'/}
-    value=$(printf %s "$value" | sed 's/[\\&|]/\\&/g')
-    sed -i.old "$in_stage s|'$1=\"[^\"]*\"'|'$1=\"$value\"'|" "$config"
+    value=$(printf %s "$value" | sed 's/[&|]/\\&/g')
+    sed -i.old "$in_stage s|\"$1=$quote[^\"]*$quote\"|\"$1=\\$quote$value\\$quote\"|" "$config"
     rm -f "$config.old"
 }
 

@@ -5,22 +5,29 @@ too. moto lacks some kinds of resources: those are made here as resources withou
 """
 
 import functools
+import ipaddress
 import json
+import os
 import pathlib
-import unittest.mock
+import types
 
 import boto3
-import moto
 from moto.cloudformation import parsing
 from moto.cloudformation.models import Stack
 from moto.core.common_models import CloudFormationModel
-from samtranslator.public.translator import ManagedPolicyLoader
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NESTED = ["network", "data", "observability", "edge"]
 REGION = "us-east-1"
+
+# The transform and the clients ask for them.
+os.environ |= {
+    "AWS_DEFAULT_REGION": REGION,
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+}
 
 # The decisions to make.
 DECISIONS = {"AllowedCountries": "US,CA", "OtpAppName": "Acme"}
@@ -31,17 +38,18 @@ def read(path):
     return yaml_parse((ROOT / path).read_text())
 
 
+def plain(template):
+    """A template after SAM's transform, as JSON."""
+    no_managed_policies = types.SimpleNamespace(load=dict)
+    return json.dumps(transform(template, {}, no_managed_policies), default=str)
+
+
 @functools.cache
 def transformed():
     """`template.yaml` after SAM's transform, as JSON."""
     template = read("template.yaml")
-    for resource in template["Resources"].values():
-        if resource["Type"] == "AWS::Serverless::Function":
-            resource["Properties"]["CodeUri"] = "s3://code/function.zip"
-    template["Globals"]["Function"].pop("CodeUri")
-    with moto.mock_aws():
-        policies = ManagedPolicyLoader(boto3.client("iam", region_name=REGION))
-        return json.dumps(transform(template, {}, policies), default=str)
+    template["Globals"]["Function"]["CodeUri"] = "s3://code/function.zip"
+    return plain(template)
 
 
 def resources():
@@ -58,7 +66,7 @@ UNKNOWN = """
     AWS::ElastiCache::ServerlessCache AWS::ElastiCache::SubnetGroup AWS::ElastiCache::User
     AWS::ElastiCache::UserGroup AWS::Lambda::Alias AWS::Lambda::Version AWS::RDS::DBCluster
     AWS::RDS::DBClusterParameterGroup AWS::RDS::DBInstance AWS::RDS::DBParameterGroup
-    AWS::SNS::Subscription AWS::Scheduler::Schedule AWS::SecretsManager::Secret
+    AWS::S3::BucketPolicy AWS::SNS::Subscription AWS::Scheduler::Schedule AWS::SecretsManager::Secret
     AWS::WAFv2::WebACL
 """.split()
 
@@ -114,22 +122,19 @@ def output(stack, attribute):
 
 
 def clean_json(node, resources_map, clean=parsing.clean_json):
-    """moto leaves a hole in a list where `AWS::NoValue` stands."""
+    """moto does not know `Fn::Cidr`, and leaves a hole in a list where `AWS::NoValue` stands."""
+    if isinstance(node, dict) and "Fn::Cidr" in node:
+        block, count, bits = clean(node["Fn::Cidr"], resources_map)
+        subnets = ipaddress.ip_network(block).subnets(new_prefix=32 - int(bits))
+        return [str(subnet) for subnet in subnets][: int(count)]
     cleaned = clean(node, resources_map)
     return [value for value in cleaned if value is not None] if isinstance(node, list) else cleaned
 
 
 Stack.get_cfn_attribute = output
 parsing.clean_json = clean_json
-
-
-def without_cidr(node):
-    """The template without `Fn::Cidr`, which moto does not know: the parts of network.yaml's default."""
-    if isinstance(node, dict):
-        if "Fn::Cidr" in node:
-            return [f"10.83.0.{part}/26" for part in (0, 64, 128, 192)]
-        return {key: without_cidr(value) for key, value in node.items()}
-    return [without_cidr(value) for value in node] if isinstance(node, list) else node
+# moto would call the function behind a custom resource, which cannot run here.
+parsing.CustomModel = stand_in("Custom::Setup")
 
 
 def create(name="otp-auth", **parameters):
@@ -140,23 +145,20 @@ def create(name="otp-auth", **parameters):
     s3.put_object(Bucket="code", Key="function.zip", Body=b"")
     template = json.loads(transformed())
     for nested in NESTED:
-        body = json.dumps(without_cidr(read(f"infra/{nested}.yaml")), default=str)
+        body = json.dumps(read(f"infra/{nested}.yaml"), default=str)
         s3.put_object(Bucket="templates", Key=nested, Body=body)
     for resource in template["Resources"].values():
         url = resource.get("Properties", {}).get("TemplateURL", "")
         if url:
             nested = pathlib.Path(url).stem
             resource["Properties"]["TemplateURL"] = f"https://templates.s3.amazonaws.com/{nested}"
-    # moto calls the function behind a custom resource, which cannot run here.
-    with unittest.mock.patch.object(parsing, "CustomModel", stand_in("Custom::Setup")):
-        cloudformation = boto3.client("cloudformation", region_name=REGION)
-        cloudformation.create_stack(
-            StackName=name,
-            TemplateBody=json.dumps(template),
-            Capabilities=["CAPABILITY_IAM"],
-            Parameters=[
-                {"ParameterKey": key, "ParameterValue": str(value)}
-                for key, value in {**DECISIONS, **parameters}.items()
-            ],
-        )
+    cloudformation = boto3.client("cloudformation", region_name=REGION)
+    cloudformation.create_stack(
+        StackName=name,
+        TemplateBody=json.dumps(template),
+        Capabilities=["CAPABILITY_IAM"],
+        Parameters=[
+            {"ParameterKey": key, "ParameterValue": str(value)} for key, value in {**DECISIONS, **parameters}.items()
+        ],
+    )
     return cloudformation.describe_stacks(StackName=name)["Stacks"][0]

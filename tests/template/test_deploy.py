@@ -1,0 +1,101 @@
+"""`make deploy` and guided mode, over a terminal, into moto in place of AWS.
+
+The functions are empty files: `sam build` is not part of it, nor is what runs in them.
+"""
+
+import logging
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+import unittest
+
+import pexpect
+import stack
+from moto.cloudformation import models
+from moto.server import ThreadedMotoServer
+from samtranslator.yaml_helper import yaml_parse
+
+
+def create_change_set(self, *, template, create=models.CloudFormationBackend.create_change_set, **rest):
+    """moto knows neither SAM's transform nor `Fn::Cidr`."""
+    parsed = yaml_parse(template)
+    if "Transform" in parsed:
+        template = stack.plain(parsed)
+    return create(self, template=template, **rest)
+
+
+def apply(change_set):
+    """moto updates an empty stack, and stumbles over what refers to what."""
+    created = change_set.stack
+    created.template, created.parameters = change_set.template, change_set.parameters
+    created._parse_template()
+    created.resource_map = created._create_resource_map()
+    created.output_map = created._create_output_map()
+    created.create_resources()
+
+
+class Deploy(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        logging.getLogger("werkzeug").disabled = True
+        models.CloudFormationBackend.create_change_set = create_change_set
+        models.ChangeSet.apply = apply
+        cls.server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+        cls.server.start()
+        cls.addClassCleanup(cls.server.stop)
+        cls.endpoint = f"http://localhost:{cls.server.get_host_and_port()[1]}"
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        shutil.copytree(stack.ROOT / "infra", self.folder / "infra")
+        shutil.copy(stack.ROOT / "samconfig.toml", self.folder)
+        (self.folder / "code").mkdir()
+        (self.folder / "code/bootstrap").touch()
+        # moto finds buckets in paths, not in names of hosts.
+        (self.folder / ".aws").mkdir()
+        (self.folder / ".aws/config").write_text("[default]\ns3 =\n  addressing_style = path\n")
+        template = (stack.ROOT / "template.yaml").read_text()
+        (self.folder / "template.yaml").write_text(template.replace("CodeUri: .", "CodeUri: code"))
+
+    def run_in_terminal(self, command, *arguments, **environment):
+        """Starts a command that takes our template and settings."""
+        kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+        arguments = [*arguments, "--template-file", str(self.folder / "template.yaml"), "--region", stack.REGION]
+        return pexpect.spawn(
+            str(stack.ROOT / command),
+            arguments,
+            cwd=str(stack.ROOT),
+            env=kept
+            | {
+                "HOME": str(self.folder),
+                "SAM_CLI_TELEMETRY": "0",
+                "SAM_CONFIG": str(self.folder / "samconfig.toml"),
+                "AWS_ENDPOINT_URL": self.endpoint,
+                "AWS_ACCESS_KEY_ID": "testing",
+                "AWS_SECRET_ACCESS_KEY": "testing",
+            }
+            | environment,
+            encoding="utf-8",
+            timeout=120,
+            dimensions=(50, 200),
+        )
+
+    def test_one_command_asks_two_questions_and_prints_the_url(self):
+        terminal = self.run_in_terminal("scripts/deploy.sh")
+        terminal.expect("Countries that get codes.*: ")
+        terminal.sendline("us")
+        terminal.expect("Countries that get codes.*: ")
+        terminal.sendline("US,CA")
+        terminal.expect("Name in the message.*: ")
+        terminal.sendline("Ada's Bank & Co")
+        terminal.expect(pexpect.EOF)
+        self.assertIn("ApiUrl", terminal.before)
+        self.assertIn("Successfully created/updated stack - otp-auth", terminal.before)
+
+
+if __name__ == "__main__":
+    unittest.main()
