@@ -3,6 +3,7 @@
 The functions are empty files: `sam build` is not part of it, nor is what runs in them.
 """
 
+import io
 import logging
 import os
 import pathlib
@@ -10,6 +11,7 @@ import re
 import shutil
 import tempfile
 import unittest
+import urllib.request
 
 import pexpect
 import stack
@@ -48,6 +50,7 @@ class Deploy(unittest.TestCase):
         cls.endpoint = f"http://localhost:{cls.server.get_host_and_port()[1]}"
 
     def setUp(self):
+        self.empty_account()
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
@@ -61,11 +64,15 @@ class Deploy(unittest.TestCase):
         template = (stack.ROOT / "template.yaml").read_text()
         (self.folder / "template.yaml").write_text(template.replace("CodeUri: .", "CodeUri: code"))
 
+    def empty_account(self):
+        request = urllib.request.Request(f"{self.endpoint}/moto-api/reset", method="POST")
+        urllib.request.urlopen(request).close()
+
     def run_in_terminal(self, command, *arguments, **environment):
         """Starts a command that takes our template and settings."""
         kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
         arguments = [*arguments, "--template-file", str(self.folder / "template.yaml"), "--region", stack.REGION]
-        return pexpect.spawn(
+        terminal = pexpect.spawn(
             str(stack.ROOT / command),
             arguments,
             cwd=str(stack.ROOT),
@@ -83,6 +90,16 @@ class Deploy(unittest.TestCase):
             timeout=120,
             dimensions=(50, 200),
         )
+        terminal.logfile_read = io.StringIO()
+        self.addCleanup(terminal.close, force=True)
+        return terminal
+
+    def assert_deployed(self, terminal, name):
+        terminal.expect(pexpect.EOF)
+        said = terminal.logfile_read.getvalue()
+        self.assertRegex(said, r"Key +ApiUrl")
+        self.assertIn(f"Successfully created/updated stack - {name} in", said)
+        return said
 
     def test_one_command_asks_two_questions_and_prints_the_url(self):
         terminal = self.run_in_terminal("scripts/deploy.sh")
@@ -92,9 +109,28 @@ class Deploy(unittest.TestCase):
         terminal.sendline("US,CA")
         terminal.expect("Name in the message.*: ")
         terminal.sendline("Ada's Bank & Co")
-        terminal.expect(pexpect.EOF)
-        self.assertIn("ApiUrl", terminal.before)
-        self.assertIn("Successfully created/updated stack - otp-auth", terminal.before)
+        self.assert_deployed(terminal, "otp-auth")
+
+    def test_decisions_are_kept_and_not_asked_again(self):
+        first = self.run_in_terminal("scripts/deploy.sh", COUNTRIES="US,CA", NAME="Ada's Bank & Co", STAGE="dev")
+        self.assert_deployed(first, "otp-auth-dev")
+        self.empty_account()
+        second = self.run_in_terminal("scripts/deploy.sh", STAGE="dev")
+        self.assertIn('"OtpAppName": "Ada\'s Bank & Co"', self.assert_deployed(second, "otp-auth-dev"))
+
+    def test_guided_mode_takes_a_return_for_everything_but_the_countries(self):
+        arguments = ["--guided", "--config-file", str(self.folder / "samconfig.toml"), "--config-env", "prod"]
+        terminal = self.run_in_terminal("scripts/sam.sh", "deploy", *arguments)
+        questions = []
+        while terminal.expect([r"(?m)^\t[^\r\n]*(?:\]|:): ?(?:\x1b\[0m)?(?!\r)", pexpect.EOF]) == 0:
+            question = re.sub(r"\x1b\[\d*m", "", terminal.after).strip()
+            self.assertNotIn(question, questions, "asked twice")
+            self.assertNotIn("authentication", question)
+            questions.append(question)
+            terminal.sendline("US,CA" if "AllowedCountries" in question else "")
+        asked = [question for question in questions if question.startswith("Parameter ")]
+        self.assertEqual(len(asked), len(stack.read("template.yaml")["Parameters"]))
+        self.assert_deployed(terminal, "otp-auth")
 
 
 if __name__ == "__main__":
