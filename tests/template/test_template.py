@@ -13,7 +13,7 @@ FUNCTIONS = ["signup", "verify", "session", "migrate"]
 NOT_OURS = {"AWS_REGION", "AWS_SAM_LOCAL", "AWS_LAMBDA_RUNTIME_API"}
 
 # Commands that the client sends itself: to run a script, and while it connects.
-OF_THE_CLIENT = {"evalsha", "script|load", "ping", "client|setinfo", "cluster|slots"}
+OF_THE_CLIENT = {"evalsha", "script|load", "ping", "client|setinfo", "cluster|slots", "asking"}
 
 NETWORK = {
     "ec2:AssignPrivateIpAddresses",
