@@ -78,12 +78,13 @@ class Variables(unittest.TestCase):
     def test_a_function_gets_no_variable_that_it_does_not_read(self):
         for function in FUNCTIONS:
             reads, _ = source.variables(function)
-            self.assertLessEqual(set(properties(function)["Environment"]["Variables"]), reads, function)
+            self.assertEqual(set(properties(function)["Environment"]["Variables"]) - reads, set(), function)
 
     def test_a_function_gets_every_variable_that_it_needs(self):
         for function in FUNCTIONS:
             _, requires = source.variables(function)
-            self.assertLessEqual(requires - NOT_OURS, set(properties(function)["Environment"]["Variables"]), function)
+            given = set(properties(function)["Environment"]["Variables"])
+            self.assertEqual(requires - NOT_OURS - given, set(), function)
 
     def test_nothing_deployed_is_local(self):
         self.assertNotIn("OTP_LOCAL", stack.transformed())
