@@ -32,7 +32,7 @@ decide() { # the parameter, its value if it is known, its pattern, the question
     fi
     [[ $value =~ $3 ]] || fail "This cannot be $1: $value"
     value=$(printf %s "$value" | sed 's/[&|]/\\&/g')
-    sed -i.old "$in_stage s|\"$1=$quote[^\"]*$quote\"|\"$1=\\$quote$value\\$quote\"|" "$config"
+    sed -i.old "$in_stage s|\"$1=${quote}[^\"]*$quote\"|\"$1=\\$quote$value\\$quote\"|" "$config"
     rm -f "$config.old"
 }
 
