@@ -288,26 +288,21 @@ impl SigningKey {
 }
 
 impl Verifier {
-    /// Trusts the signer's own key and `TOKEN_PUBLIC_KEYS`: more keys in PEM, one after the other.
-    pub fn from_env(env: &Env, signer: &Signer) -> Result<Self, config::Error> {
-        let mut keys = vec![signer.public.clone()];
-        if let Some(text) = env.text(PUBLIC_KEYS) {
-            let others = parse_public_keys(&with_line_breaks(text)).ok_or_else(|| {
-                config::Error::invalid(
-                    PUBLIC_KEYS,
-                    "must be keys in PEM (\"BEGIN PUBLIC KEY\"): RSA of at least 2048 bits, or \
-                     P-256",
-                )
-            })?;
-            for other in others {
-                if keys.iter().all(|key| key.jwk.kid != other.jwk.kid) {
-                    keys.push(other);
-                }
-            }
-        }
+    /// Trusts `TOKEN_PUBLIC_KEYS`, keys in PEM, one after the other; for a function that signs
+    /// nothing.
+    pub fn from_env(env: &Env) -> Result<Self, config::Error> {
+        env.required(PUBLIC_KEYS)?;
+        Ok(Self {
+            parties: Parties::from_env(env)?,
+            keys: with_public_keys(Vec::new(), env)?,
+        })
+    }
+
+    /// Trusts the signer's own key, and `TOKEN_PUBLIC_KEYS` if there are any.
+    pub fn beside(signer: &Signer, env: &Env) -> Result<Self, config::Error> {
         Ok(Self {
             parties: signer.parties.clone(),
-            keys,
+            keys: with_public_keys(vec![signer.public.clone()], env)?,
         })
     }
 
@@ -450,6 +445,25 @@ impl Jwk {
     }
 }
 
+/// These keys and those of `TOKEN_PUBLIC_KEYS`, each once.
+fn with_public_keys(mut keys: Vec<PublicKey>, env: &Env) -> Result<Vec<PublicKey>, config::Error> {
+    let Some(text) = env.text(PUBLIC_KEYS) else {
+        return Ok(keys);
+    };
+    let others = parse_public_keys(&with_line_breaks(text)).ok_or_else(|| {
+        config::Error::invalid(
+            PUBLIC_KEYS,
+            "must be keys in PEM (\"BEGIN PUBLIC KEY\"): RSA of at least 2048 bits, or P-256",
+        )
+    })?;
+    for other in others {
+        if keys.iter().all(|key| key.jwk.kid != other.jwk.kid) {
+            keys.push(other);
+        }
+    }
+    Ok(keys)
+}
+
 fn parse_private_key(pkcs8: &[u8]) -> Option<(SigningKey, PublicKey)> {
     if let Ok(key) = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8) {
         let public = PublicKey::p256(key.public_key().as_ref())?;
@@ -547,7 +561,7 @@ mod tests {
     fn both(private_key: &str) -> (Signer, Verifier) {
         let env = env(private_key);
         let signer = Signer::from_env(&env).unwrap();
-        let verifier = Verifier::from_env(&env, &signer).unwrap();
+        let verifier = Verifier::beside(&signer, &env).unwrap();
         (signer, verifier)
     }
 
@@ -657,7 +671,7 @@ mod tests {
                 (PUBLIC_KEYS, keys),
             ]);
             let signer = Signer::from_env(&env).unwrap();
-            let error = Verifier::from_env(&env, &signer).err().unwrap().to_string();
+            let error = Verifier::beside(&signer, &env).err().unwrap().to_string();
             assert!(error.starts_with("TOKEN_PUBLIC_KEYS must"), "{error}");
         }
     }

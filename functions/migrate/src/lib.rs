@@ -1,10 +1,11 @@
 //! The database: applies and reverts the files of `migrations/`, which are compiled in, and deletes
-//! old rows.
+//! old rows. Beside it, the check of the account's SMS set-up, which needs no database.
 //!
 //! Concurrent runs wait for each other through an advisory lock.
 
 mod files;
 mod purge;
+pub mod sms;
 
 use std::{collections::HashSet, str::FromStr, time::Duration};
 
@@ -26,7 +27,7 @@ use tokio::time::timeout;
 /// The longest that connecting takes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A command.
+/// A command about the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Command {
@@ -40,11 +41,22 @@ pub enum Command {
     Purge,
 }
 
-/// The event of the Lambda function: `{"command": "up"}`.
+/// The event of the Lambda function. If it cannot be read, the error quotes nothing of it, because
+/// it may hold a phone number.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Event {
-    pub command: Command,
+#[serde(
+    untagged,
+    deny_unknown_fields,
+    expecting = "the command must be up, down, status, purge or sms, which alone takes a phone_number"
+)]
+pub enum Event {
+    /// `{"command": "up"}`
+    Database { command: Command },
+    /// `{"command": "sms", "phone_number": "+14155552671"}`, with or without the number.
+    Sms {
+        command: sms::Word,
+        phone_number: Option<String>,
+    },
 }
 
 /// The result of a command.
@@ -53,6 +65,7 @@ pub struct Event {
 pub enum Report {
     Schema(Schema),
     Purged(Purged),
+    Sms(Box<sms::Report>),
 }
 
 /// All migrations in order, after the command.
@@ -82,11 +95,13 @@ pub enum Error {
     Migrate(#[from] MigrateError),
     #[error("purge failed")]
     Purge(#[source] sqlx::Error),
+    #[error("the SMS set-up cannot be checked")]
+    Sms(#[from] sms::Error),
 }
 
 /// Not a command.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the command must be up, down, status or purge")]
+#[error("the command must be up, down, status, purge or sms")]
 pub struct UnknownCommand;
 
 impl FromStr for Command {

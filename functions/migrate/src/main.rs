@@ -1,9 +1,10 @@
-//! `migrate up|down|status|purge`: a command line, and the Lambda function `migrate`.
+//! `migrate up|down|status|purge`, `migrate sms [NUMBER]`: a command line, and the Lambda function
+//! `migrate`.
 
 use std::{env, process::ExitCode};
 
 use lambda_runtime::{LambdaEvent, service_fn};
-use migrate::{Command, Database, Event, Purged, Report};
+use migrate::{Database, Event, Purged, Report, sms};
 use shared::{config::Env, telemetry};
 
 #[tokio::main(flavor = "current_thread")]
@@ -12,21 +13,25 @@ async fn main() -> ExitCode {
     if let Err(error) = telemetry::init(&env) {
         return telemetry::exit("cannot start", &error);
     }
-    let database = match Database::from_env(&env) {
-        Ok(database) => database,
-        Err(error) => return telemetry::exit("cannot start", &error),
-    };
     // Lambda sets this variable for the function; nobody sets it in a shell.
     if env.text("AWS_LAMBDA_RUNTIME_API").is_some() {
-        serve(&database).await
+        serve(&env).await
     } else {
-        run(&database).await
+        run(&env).await
     }
 }
 
-async fn serve(database: &Database) -> ExitCode {
+async fn serve(env: &Env) -> ExitCode {
+    let database = match Database::from_env(env) {
+        Ok(database) => database,
+        Err(error) => return telemetry::exit("cannot start", &error),
+    };
     let handler = service_fn(async |event: LambdaEvent<Event>| {
-        database.run(event.payload.command).await.map_err(|error| {
+        let report = match event.payload {
+            Event::Database { command } => database.run(command).await,
+            Event::Sms { phone_number, .. } => sms::report(env, phone_number.as_deref()).await,
+        };
+        report.map_err(|error| {
             let cause = telemetry::chain(&error);
             tracing::error!(cause, "command failed");
             cause
@@ -40,15 +45,18 @@ async fn serve(database: &Database) -> ExitCode {
 
 /// Runs the command line's command and prints its result.
 #[expect(clippy::print_stdout, reason = "a report for a person")]
-async fn run(database: &Database) -> ExitCode {
-    let mut words = env::args().skip(1);
-    let command = match (words.next(), words.next()) {
-        (Some(word), None) => word.parse::<Command>(),
-        _ => Err(migrate::UnknownCommand),
-    };
-    let report = match command {
-        Ok(command) => database.run(command).await,
-        Err(error) => return telemetry::exit("cannot start", &error),
+async fn run(env: &Env) -> ExitCode {
+    let words: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let report = match words[..] {
+        ["sms"] => sms::report(env, None).await,
+        ["sms", phone_number] => sms::report(env, Some(phone_number)).await,
+        [word] => match (word.parse(), Database::from_env(env)) {
+            (Ok(command), Ok(database)) => database.run(command).await,
+            (Err(error), _) => return telemetry::exit("cannot start", &error),
+            (_, Err(error)) => return telemetry::exit("cannot start", &error),
+        },
+        _ => return telemetry::exit("cannot start", &migrate::UnknownCommand),
     };
     match report {
         Ok(report) => {
@@ -69,6 +77,7 @@ async fn run(database: &Database) -> ExitCode {
                 }) => {
                     println!("deleted {used_challenges} used challenges, {sessions} sessions");
                 }
+                Report::Sms(report) => print!("{report}"),
             }
             ExitCode::SUCCESS
         }
