@@ -24,5 +24,5 @@ simulate: ## days of honest people and attackers (SCENARIOS, such as "1a 2"; all
 build: ## build the functions for AWS
 	@scripts/sam.sh build
 
-deploy: build ## create or update everything in your AWS account (STAGE=dev, COUNTRIES=US,CA, NAME=Acme)
+deploy: ## create or update everything in your AWS account (STAGE=dev, COUNTRIES=US,CA, NAME=Acme)
 	@scripts/deploy.sh

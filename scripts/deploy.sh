@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Deploys what `sam build` has built, with the settings of samconfig.toml.
+# Builds the functions and deploys everything, with the settings of samconfig.toml.
 #
 # There are two decisions to make before the first deployment: the countries that get codes, and the
 # name in the message. They are taken from COUNTRIES and NAME, or asked for, and kept in
-# samconfig.toml. Everything after the options goes to `sam deploy`.
+# samconfig.toml. The arguments go to `sam deploy`; with --template-file nothing is built.
 #
 #   STAGE=dev COUNTRIES=US,CA NAME='Acme Bank' scripts/deploy.sh --region eu-central-1
 set -euo pipefail
@@ -18,6 +18,7 @@ main() {
         "Countries that get codes, such as US,CA,IN, or * for all: "
     decide OtpAppName "${NAME-}" '^[^"\]{1,71}$' \
         "Name in the message, such as Acme: "
+    [[ " $* " == *" --template-file "* ]] || scripts/sam.sh build
     exec scripts/sam.sh deploy --config-file "$config" --config-env "$stage" "$@"
 }
 
