@@ -28,6 +28,7 @@ mod provider;
 mod sessions;
 mod sms_check;
 mod start;
+mod test_numbers;
 mod tls;
 mod tokens;
 mod twilio;
