@@ -93,3 +93,8 @@ def script_commands():
     """The commands that the Lua scripts call."""
     scripts = (ROOT / "shared/src").rglob("*.lua")
     return {name.lower() for path in scripts for name in re.findall(r"redis\.call\('(\w+)'", path.read_text())}
+
+
+def metrics():
+    """The words of the line of a request, which its metrics are among."""
+    return set(re.findall(r'"([a-z][a-z_]+)"', (ROOT / "shared/src/telemetry/request_log.rs").read_text()))

@@ -1,6 +1,7 @@
 """What must be true of the templates, whoever changes them."""
 
 import json
+import re
 import unittest
 
 import moto
@@ -168,6 +169,29 @@ class Order(unittest.TestCase):
     def test_each_release_of_migrate_is_a_set_up_of_its_own(self):
         release = stack.resources()["Setup"]["Properties"]["Release"]["Ref"]
         self.assertEqual(stack.resources()[release]["Type"], "AWS::Lambda::Version")
+
+
+class Observability(unittest.TestCase):
+    def setUp(self):
+        self.resources = stack.read("infra/observability.yaml")["Resources"]
+
+    def test_the_dashboard_is_json(self):
+        body = self.resources["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+        self.assertTrue(json.loads(re.sub(r"\$\{\w+\}", "1", body))["widgets"])
+
+    def test_alarms_and_dashboard_use_metrics_that_the_code_has(self):
+        text = (stack.ROOT / "infra/observability.yaml").read_text()
+        named = r'Namespace: OtpAuth\n +MetricName: (\w+)|"OtpAuth", "(\w+)"|MetricName=\\"(\w+)'
+        names = {name for found in re.findall(named, text) for name in found if name}
+        self.assertGreater(len(names), 8)
+        self.assertEqual(names - source.metrics(), set())
+
+    def test_each_alarm_is_explained(self):
+        page = (stack.ROOT / "docs/operations.md").read_text()
+        for name, resource in self.resources.items():
+            if resource["Type"] == "AWS::CloudWatch::Alarm":
+                alarm = resource["Properties"]["AlarmName"]["Fn::Sub"].removeprefix("${Name}-")
+                self.assertIn(f"`{alarm}`", page, name)
 
 
 class Parameters(unittest.TestCase):
