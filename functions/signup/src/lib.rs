@@ -51,7 +51,9 @@ enum PhoneError {
 
 impl Function for Signup {
     const SECRETS: &[&str] = &[
+        "DATABASE_URL",
         "OTP_PEPPER",
+        "REDIS_URL",
         "TEST_NUMBERS",
         "TOKEN_PUBLIC_KEYS",
         "TWILIO_AUTH_TOKEN",

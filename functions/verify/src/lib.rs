@@ -102,7 +102,13 @@ enum Error {
 }
 
 impl Function for Verify {
-    const SECRETS: &[&str] = &["OTP_PEPPER", "TOKEN_PRIVATE_KEY", "TOKEN_PUBLIC_KEYS"];
+    const SECRETS: &[&str] = &[
+        "DATABASE_URL",
+        "OTP_PEPPER",
+        "REDIS_URL",
+        "TOKEN_PRIVATE_KEY",
+        "TOKEN_PUBLIC_KEYS",
+    ];
 
     /// Reads `REQUIRE_CHALLENGE_ID` (default `false`), and what its parts read.
     async fn from_env(env: &Env) -> Result<Self, config::Error> {
