@@ -6,14 +6,19 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::{
+    encoding::{AsDer, Pkcs8V1Der},
+    error::Unspecified,
     rand::SystemRandom,
-    rsa,
+    rsa::{self, KeySize},
     signature::{
         ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
         ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256,
     },
 };
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use base64::{
+    Engine,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+};
 use rustls::pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, pem::PemObject};
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 use sha2::{Digest, Sha256};
@@ -450,6 +455,22 @@ impl Jwk {
     }
 }
 
+/// A new `TOKEN_PRIVATE_KEY`: RSA of 2048 bits, which API Gateway's authorizer takes, in PEM
+/// (PKCS#8).
+pub fn new_private_key() -> Result<String, Unspecified> {
+    let pkcs8: Pkcs8V1Der = rsa::KeyPair::generate(KeySize::Rsa2048)?.as_der()?;
+    let text = BASE64_STANDARD.encode(pkcs8.as_ref());
+    let mut pem = "-----BEGIN PRIVATE KEY-----\n".to_owned();
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(64));
+        pem.extend([line, "\n"]);
+        rest = after;
+    }
+    pem.push_str("-----END PRIVATE KEY-----\n");
+    Ok(pem)
+}
+
 fn parse_private_key(pkcs8: &[u8]) -> Option<(SigningKey, PublicKey)> {
     if let Ok(key) = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8) {
         let public = PublicKey::p256(key.public_key().as_ref())?;
@@ -521,8 +542,6 @@ fn decode_json<T: for<'a> Deserialize<'a>>(part: &str) -> Result<T, Invalid> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aws_lc_rs::{encoding::AsDer, rsa::KeySize};
-    use base64::prelude::BASE64_STANDARD;
 
     const AT: Duration = Duration::from_hours(500_000);
 
@@ -595,11 +614,7 @@ mod tests {
 
     #[test]
     fn the_kind_of_key_decides_the_algorithm() {
-        let rsa = rsa::KeyPair::generate(KeySize::Rsa2048).unwrap();
-        let rsa = pem(AsDer::<aws_lc_rs::encoding::Pkcs8V1Der>::as_der(&rsa)
-            .unwrap()
-            .as_ref());
-        for (key, algorithm) in [(rsa, "RS256"), (p256(), "ES256")] {
+        for (key, algorithm) in [(new_private_key().unwrap(), "RS256"), (p256(), "ES256")] {
             let (signer, verifier) = both(&key);
             let token = signer.access_token(&subject(), at(0));
             let header: serde_json::Value = decode_json(token.split('.').next().unwrap()).unwrap();

@@ -210,7 +210,7 @@ async fn template() -> String {
             admin.batch_execute(&statement).await.unwrap();
         }
         let env = Env::from([("DATABASE_URL", database_url(&unfinished).as_str())]);
-        let database = migrate::Database::from_env(&env).unwrap();
+        let database = migrate::Migrate::from_env(&env).unwrap();
         database.run(Command::Up).await.unwrap();
         admin
             .batch_execute(&format!("ALTER DATABASE {unfinished} RENAME TO {name}"))

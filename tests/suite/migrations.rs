@@ -6,12 +6,12 @@ use serde_json::json;
 use shared::config::Env;
 use tokio::process::Command as Process;
 
-fn migrator(database: &Database) -> migrate::Database {
+fn migrator(database: &Database) -> migrate::Migrate {
     let url = database.url();
-    migrate::Database::from_env(&Env::from([("DATABASE_URL", url.as_str())])).unwrap()
+    migrate::Migrate::from_env(&Env::from([("DATABASE_URL", url.as_str())])).unwrap()
 }
 
-async fn applied(migrator: &migrate::Database, command: Command) -> Vec<bool> {
+async fn applied(migrator: &migrate::Migrate, command: Command) -> Vec<bool> {
     let Report::Schema(schema) = migrator.run(command).await.unwrap() else {
         panic!("{command:?} reports the schema");
     };
@@ -130,7 +130,7 @@ async fn on_the_command_line_it_prints_what_is_applied() {
     for words in [&[][..], &["sideways"], &["up", "down"]] {
         let (succeeded, printed) = run(words).await;
         assert!(
-            !succeeded && printed.contains("up, down, status or purge"),
+            !succeeded && printed.contains("up, down, status, purge or setup"),
             "{printed}"
         );
     }
