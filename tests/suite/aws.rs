@@ -4,10 +4,10 @@ use shared::lambda::Function as _;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use harness::{
-    Behaviour, Function, PATIENCE, PEPPER, Provider, Service, fresh_phone, last_code_to,
-    twilio_settings, variable,
+    Behaviour, Function, PATIENCE, PEPPER, Provider, Service, create_secret, fresh_phone,
+    last_code_to, moto, twilio_settings,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use shared::config::Env;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -16,29 +16,8 @@ use tokio::{
 };
 use verify::Verify;
 
-/// moto, which serves Secrets Manager as well as SNS.
-fn moto() -> String {
-    variable("AWS_ENDPOINT_URL_SNS").unwrap()
-}
-
-/// Stores a secret and returns its ARN.
 async fn secret(text: &str) -> String {
-    let name = format!("otp-auth-{}", harness::random_number());
-    let reply = reqwest::Client::new()
-        .post(moto())
-        .header("X-Amz-Target", "secretsmanager.CreateSecret")
-        .header("Content-Type", "application/x-amz-json-1.1")
-        .header(
-            "Authorization",
-            "AWS4-HMAC-SHA256 Credential=testing/20261122/us-east-1/secretsmanager/aws4_request, \
-             SignedHeaders=host, Signature=0",
-        )
-        .body(json!({"Name": name, "SecretString": text}).to_string())
-        .send()
-        .await
-        .unwrap();
-    let reply: Value = reply.json().await.unwrap();
-    reply["ARN"].as_str().unwrap().to_owned()
+    create_secret(Some(text)).await
 }
 
 async fn start_signup(service: &Service, own: &[(&str, &str)]) -> Function {

@@ -25,6 +25,7 @@ mod migrations;
 mod outages;
 mod provider;
 mod sessions;
+mod setup;
 mod start;
 mod tls;
 mod tokens;

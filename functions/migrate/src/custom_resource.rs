@@ -141,13 +141,13 @@ impl Request {
             logical_resource_id: &self.logical_resource_id,
             data,
         };
-        let length = json_text(&response).len();
-        if length > LONGEST_BODY {
-            // A character may be longer in JSON, never shorter.
-            let excess = length - LONGEST_BODY + '…'.len_utf8();
-            let kept = response.reason.len().saturating_sub(excess);
-            let kept = response.reason.floor_char_boundary(kept);
-            response.reason.truncate(kept);
+        if json_text(&response).len() > LONGEST_BODY {
+            let longest = response.reason.floor_char_boundary(LONGEST_BODY);
+            response.reason.truncate(longest);
+            // A character may be longer in JSON than it is here.
+            while json_text(&response).len() > LONGEST_BODY - '…'.len_utf8() {
+                response.reason.pop();
+            }
             response.reason.push('…');
         }
         json_text(&response)
