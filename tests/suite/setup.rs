@@ -634,7 +634,7 @@ async fn each_role_is_refused_what_its_function_does_not_do() {
         "SELECT FROM _sqlx_migrations",
     ];
     const SIGNUPS: [&str; 11] = [
-        "INSERT INTO users (name, phone_number) VALUES ('Eve', '+1')",
+        "INSERT INTO users (id, name, phone_number) VALUES (1, 'Eve', '+1')",
         "SELECT name FROM users",
         "SELECT id FROM users",
         "UPDATE users SET phone_number = '+1'",
@@ -658,7 +658,7 @@ async fn each_role_is_refused_what_its_function_does_not_do() {
         "INSERT INTO used_challenges (challenge_id, used_at) VALUES ('x', now())",
     ];
     const SESSIONS: [&str; 9] = [
-        "INSERT INTO users (name, phone_number) VALUES ('Eve', '+1')",
+        "INSERT INTO users (id, name, phone_number) VALUES (1, 'Eve', '+1')",
         "UPDATE users SET phone_number = '+1'",
         "UPDATE users SET id = 1",
         "INSERT INTO sessions (id, user_id, token_digest, expires_at) VALUES ('x', 1, '', now())",
