@@ -48,21 +48,22 @@ keep_pepper() {
 # Made once: with another key every token that somebody holds would turn invalid.
 keep_signing_key() {
     if [ -z "${TOKEN_PRIVATE_KEY-}" ]; then
-        if ! [ -s target/dev/signing-key.pem ]; then
-            (umask 077 && cargo run --quiet --example signing_key >target/dev/signing-key.new)
-            mv target/dev/signing-key.new target/dev/signing-key.pem
+        if ! [ -s target/dev/signing-keys.pem ]; then
+            (umask 077 && cargo run --quiet --example signing_key >target/dev/signing-keys.new)
+            mv target/dev/signing-keys.new target/dev/signing-keys.pem
         fi
-        TOKEN_PRIVATE_KEY=$(cat target/dev/signing-key.pem)
+        TOKEN_PRIVATE_KEY=$(sed '/^-.* PUBLIC/,$d' target/dev/signing-keys.pem)
+        TOKEN_PUBLIC_KEYS=$(sed -n '/^-.* PUBLIC/,$p' target/dev/signing-keys.pem)
     fi
-    export TOKEN_PRIVATE_KEY
+    export TOKEN_PRIVATE_KEY TOKEN_PUBLIC_KEYS
 }
 
 # The file that `sam local invoke --env-vars` takes.
 write_sam_environment() {
     local name value variables=''
     for name in DATABASE_URL REDIS_URL SMS_PROVIDER OTP_LOCAL OTP_PEPPER ALLOWED_COUNTRIES LIMIT_RANGE \
-        TOKEN_ISSUER TOKEN_AUDIENCE TOKEN_PRIVATE_KEY; do
-        value=${!name}
+        TOKEN_ISSUER TOKEN_AUDIENCE TOKEN_PRIVATE_KEY TOKEN_PUBLIC_KEYS; do
+        value=${!name-}
         case $name in DATABASE_URL | REDIS_URL) value=$(as_seen_from_container "$value") ;; esac
         value=$(printf %s "$value" | sed 's/[\\"]/\\&/g')
         variables="$variables${variables:+, }\"$name\": \"${value//$'\n'/\\n}\""

@@ -74,7 +74,9 @@ impl Functions {
         }
         Response::of_handler(self.runtime.block_on(async {
             match route {
-                Route::Signup | Route::Login => self.signup.handle(request).await,
+                Route::Signup | Route::Login | Route::ChangePhone => {
+                    self.signup.handle(request).await
+                }
                 Route::Verify => self.verify.handle(request).await,
                 Route::Refresh | Route::Logout | Route::Rename => {
                     self.session.handle(request).await

@@ -120,7 +120,7 @@ impl Failure {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, text, "unavailable")
                     .retry_after(RETRY_AFTER_OUTAGE)
             }
-            StoreError::Fault(..) => Self::internal(),
+            StoreError::Fault(..) | StoreError::Conflict(..) => Self::internal(),
         }
         .caused_by(error)
     }

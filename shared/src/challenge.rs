@@ -66,6 +66,11 @@ pub enum Purpose {
     LogIn,
     /// Logs in the user who has the number, or registers one of this name if there is none.
     SignUpOrLogIn(Name),
+    /// Gives the number to a user who is signed in.
+    ChangePhone {
+        /// The `id` of the user.
+        user_id: i64,
+    },
 }
 
 /// The scripts' connection to Redis, and the keys of the code digests in it.
@@ -94,12 +99,15 @@ impl ChallengeId {
 
 impl Purpose {
     /// Parses a script's reply.
-    fn parse(word: &str, name: &str) -> Option<Self> {
+    fn parse(word: &str, name: &str, user_id: &str) -> Option<Self> {
         let name = || Name::parse(name).ok();
         match word {
             "signup" => name().map(Self::SignUp),
             "login" => Some(Self::LogIn),
             "signup_or_login" => name().map(Self::SignUpOrLogIn),
+            "change_phone" => Some(Self::ChangePhone {
+                user_id: user_id.parse().ok()?,
+            }),
             _ => None,
         }
     }
@@ -110,14 +118,23 @@ impl Purpose {
             Self::SignUp(_) => "signup",
             Self::LogIn => "login",
             Self::SignUpOrLogIn(_) => "signup_or_login",
+            Self::ChangePhone { .. } => "change_phone",
         }
     }
 
-    /// The name to register, `None` for a login.
+    /// The name to register; `None` if nobody will be registered.
     pub fn name(&self) -> Option<&Name> {
         match self {
             Self::SignUp(name) | Self::SignUpOrLogIn(name) => Some(name),
-            Self::LogIn => None,
+            Self::LogIn | Self::ChangePhone { .. } => None,
+        }
+    }
+
+    /// The user who gets the number; `None` if that depends on who has it.
+    fn user_id(&self) -> Option<i64> {
+        match self {
+            Self::SignUp(_) | Self::LogIn | Self::SignUpOrLogIn(_) => None,
+            Self::ChangePhone { user_id } => Some(*user_id),
         }
     }
 }

@@ -4,6 +4,8 @@
 //! Postgres decides here whether a code was used before, by a unique key. Redis only says that it
 //! is right, see [`crate::challenge`].
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 use tokio_postgres::types::Type;
 
@@ -19,7 +21,7 @@ use crate::{
 
 /// Signs people in.
 pub struct SignIns {
-    postgres: Postgres,
+    postgres: Arc<Postgres>,
     session_lifetime: Lifetime,
 }
 
@@ -48,21 +50,11 @@ pub struct SignedIn {
 
 impl SignIns {
     /// Reads the sessions' lifetime, see [`Lifetime::from_env`].
-    pub fn from_env(env: &Env, postgres: Postgres) -> Result<Self, config::Error> {
+    pub fn from_env(env: &Env, postgres: Arc<Postgres>) -> Result<Self, config::Error> {
         Ok(Self {
             postgres,
             session_lifetime: Lifetime::from_env(env)?,
         })
-    }
-
-    /// Opens the connection to Postgres ahead of the first request.
-    pub async fn connect(&self) {
-        self.postgres.connect().await;
-    }
-
-    /// Closes the connection to Postgres.
-    pub async fn close(&self) {
-        self.postgres.close().await;
     }
 
     /// Signs in whoever has the phone, for the challenge's purpose. `refresh_token` becomes
@@ -107,7 +99,8 @@ impl SignIns {
             None => match matched.purpose {
                 // `SignUpOrLogIn` always finds or makes a user.
                 Purpose::SignUp(_) | Purpose::SignUpOrLogIn(_) => SignInOutcome::PhoneTaken,
-                Purpose::LogIn => SignInOutcome::UserNotFound,
+                // Nobody signs in with a change of number.
+                Purpose::LogIn | Purpose::ChangePhone { .. } => SignInOutcome::UserNotFound,
             },
         })
     }

@@ -32,6 +32,9 @@ pub enum StoreError {
     /// The store refuses for now: retry later. It has done nothing.
     #[error("{0} refuses")]
     Refused(&'static str, #[source] Cause),
+    /// A row with the same unique value exists. It has done nothing.
+    #[error("{0} has such a row")]
+    Conflict(&'static str, #[source] Cause),
     /// The store rejects the operation, or sends an unexpected reply: our fault. It may have
     /// carried out the operation.
     #[error("{0} reports a fault")]

@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::{
-    encoding::{AsDer, Pkcs8V1Der},
+    encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der},
     error::Unspecified,
     rand::SystemRandom,
     rsa::{self, KeySize},
@@ -293,26 +293,21 @@ impl SigningKey {
 }
 
 impl Verifier {
-    /// Trusts the signer's own key and `TOKEN_PUBLIC_KEYS`: more keys in PEM, one after the other.
-    pub fn from_env(env: &Env, signer: &Signer) -> Result<Self, config::Error> {
-        let mut keys = vec![signer.public.clone()];
-        if let Some(text) = env.text(PUBLIC_KEYS) {
-            let others = parse_public_keys(&with_line_breaks(text)).ok_or_else(|| {
-                config::Error::invalid(
-                    PUBLIC_KEYS,
-                    "must be keys in PEM (\"BEGIN PUBLIC KEY\"): RSA of at least 2048 bits, or \
-                     P-256",
-                )
-            })?;
-            for other in others {
-                if keys.iter().all(|key| key.jwk.kid != other.jwk.kid) {
-                    keys.push(other);
-                }
-            }
-        }
+    /// Trusts `TOKEN_PUBLIC_KEYS`, keys in PEM, one after the other; for a function that signs
+    /// nothing.
+    pub fn from_env(env: &Env) -> Result<Self, config::Error> {
+        env.required(PUBLIC_KEYS)?;
+        Ok(Self {
+            parties: Parties::from_env(env)?,
+            keys: with_public_keys(Vec::new(), env)?,
+        })
+    }
+
+    /// Trusts the signer's own key, and `TOKEN_PUBLIC_KEYS` if there are any.
+    pub fn beside(signer: &Signer, env: &Env) -> Result<Self, config::Error> {
         Ok(Self {
             parties: signer.parties.clone(),
-            keys,
+            keys: with_public_keys(vec![signer.public.clone()], env)?,
         })
     }
 
@@ -459,16 +454,53 @@ impl Jwk {
 /// (PKCS#8).
 pub fn new_private_key() -> Result<String, Unspecified> {
     let pkcs8: Pkcs8V1Der = rsa::KeyPair::generate(KeySize::Rsa2048)?.as_der()?;
-    let text = BASE64_STANDARD.encode(pkcs8.as_ref());
-    let mut pem = "-----BEGIN PRIVATE KEY-----\n".to_owned();
+    Ok(pem("PRIVATE KEY", pkcs8.as_ref()))
+}
+
+/// The public key of a `TOKEN_PRIVATE_KEY`, in PEM as in `TOKEN_PUBLIC_KEYS`. `None` if that is no
+/// key that signs tokens.
+pub fn public_key_of(private_key: &str) -> Option<String> {
+    let pkcs8 =
+        PrivatePkcs8KeyDer::from_pem_slice(with_line_breaks(private_key).as_bytes()).ok()?;
+    let (key, _) = parse_private_key(pkcs8.secret_pkcs8_der())?;
+    let public: PublicKeyX509Der<'_> = match &key {
+        SigningKey::Rs256(key) => key.public_key().as_der(),
+        SigningKey::Es256(key) => key.public_key().as_der(),
+    }
+    .ok()?;
+    Some(pem("PUBLIC KEY", public.as_ref()))
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = BASE64_STANDARD.encode(der);
+    let mut pem = format!("-----BEGIN {label}-----\n");
     let mut rest = text.as_str();
     while !rest.is_empty() {
         let (line, after) = rest.split_at(rest.len().min(64));
         pem.extend([line, "\n"]);
         rest = after;
     }
-    pem.push_str("-----END PRIVATE KEY-----\n");
-    Ok(pem)
+    pem.extend(["-----END ", label, "-----\n"]);
+    pem
+}
+
+/// These keys and those of `TOKEN_PUBLIC_KEYS`, each once.
+fn with_public_keys(mut keys: Vec<PublicKey>, env: &Env) -> Result<Vec<PublicKey>, config::Error> {
+    let Some(text) = env.text(PUBLIC_KEYS) else {
+        return Ok(keys);
+    };
+    let others = parse_public_keys(&with_line_breaks(text)).ok_or_else(|| {
+        config::Error::invalid(
+            PUBLIC_KEYS,
+            "must be keys in PEM (\"BEGIN PUBLIC KEY\"): RSA of at least 2048 bits, or P-256",
+        )
+    })?;
+    for other in others {
+        if keys.iter().all(|key| key.jwk.kid != other.jwk.kid) {
+            keys.push(other);
+        }
+    }
+    Ok(keys)
 }
 
 fn parse_private_key(pkcs8: &[u8]) -> Option<(SigningKey, PublicKey)> {
@@ -545,14 +577,9 @@ mod tests {
 
     const AT: Duration = Duration::from_hours(500_000);
 
-    fn pem(pkcs8: &[u8]) -> String {
-        let text = BASE64_STANDARD.encode(pkcs8);
-        format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n")
-    }
-
     fn p256() -> String {
         let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-        pem(key.to_pkcs8v1().unwrap().as_ref())
+        pem("PRIVATE KEY", key.to_pkcs8v1().unwrap().as_ref())
     }
 
     fn env(private_key: &str) -> Env {
@@ -566,7 +593,7 @@ mod tests {
     fn both(private_key: &str) -> (Signer, Verifier) {
         let env = env(private_key);
         let signer = Signer::from_env(&env).unwrap();
-        let verifier = Verifier::from_env(&env, &signer).unwrap();
+        let verifier = Verifier::beside(&signer, &env).unwrap();
         (signer, verifier)
     }
 
@@ -619,6 +646,14 @@ mod tests {
             let token = signer.access_token(&subject(), at(0));
             let header: serde_json::Value = decode_json(token.split('.').next().unwrap()).unwrap();
             assert_eq!(header["alg"], algorithm);
+            let public_keys = public_key_of(&key).unwrap();
+            let env = env(&key).with([(PUBLIC_KEYS, Some(&public_keys))]);
+            let with_public = Verifier::from_env(&env).unwrap();
+            assert_eq!(
+                with_public.verify(&token, at(0)),
+                Ok(claims()),
+                "{algorithm}"
+            );
             assert_eq!(verifier.verify(&token, at(0)), Ok(claims()), "{algorithm}");
         }
     }
@@ -654,9 +689,9 @@ mod tests {
     fn weak_and_foreign_keys_are_refused_by_name_and_not_echoed() {
         let p384 =
             EcdsaKeyPair::generate(&aws_lc_rs::signature::ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
-        let p384 = pem(p384.to_pkcs8v1().unwrap().as_ref());
+        let p384 = pem("PRIVATE KEY", p384.to_pkcs8v1().unwrap().as_ref());
         let public = p256().replace("PRIVATE", "PUBLIC");
-        for key in ["hunter2", &pem(b"hunter2"), &p384, &public] {
+        for key in ["hunter2", &pem("PRIVATE KEY", b"hunter2"), &p384, &public] {
             let error = Signer::from_env(&env(key)).err().unwrap().to_string();
             assert!(
                 error.starts_with("TOKEN_PRIVATE_KEY must") && !error.contains("hunter2"),
@@ -672,7 +707,7 @@ mod tests {
                 (PUBLIC_KEYS, keys),
             ]);
             let signer = Signer::from_env(&env).unwrap();
-            let error = Verifier::from_env(&env, &signer).err().unwrap().to_string();
+            let error = Verifier::beside(&signer, &env).err().unwrap().to_string();
             assert!(error.starts_with("TOKEN_PUBLIC_KEYS must"), "{error}");
         }
     }

@@ -15,9 +15,9 @@ use outcome::{
     CHALLENGE_ID_MISSING, EDIT_CONFLICT, INVALID_NAME, INVALID_PAYLOAD, INVALID_PHONE,
     INVALID_TOKEN, LOGGED_IN, LOGGED_OUT, METHOD_NOT_ALLOWED, NAME_OR_PHONE_MISSING, NOT_FOUND,
     NOT_REGISTERED, NOT_STORED, OTP_EXPIRED, OTP_MISMATCH, OTP_OR_PHONE_MISSING, PAYLOAD_TOO_LARGE,
-    PHONE_MISSING, RATE_LIMITED, REFRESH_TOKEN_MISSING, REGISTERED, SENT, SMS_FAILED,
-    TOO_MANY_ATTEMPTS, UNAUTHENTICATED, UNAVAILABLE, UNSUPPORTED_MEDIA_TYPE, UNSUPPORTED_PHONE,
-    USER_EXISTS, USER_NOT_FOUND,
+    PHONE_CHANGED, PHONE_MISSING, RATE_LIMITED, REFRESH_TOKEN_MISSING, REGISTERED, SENT,
+    SMS_FAILED, TOO_MANY_ATTEMPTS, UNAUTHENTICATED, UNAVAILABLE, UNSUPPORTED_MEDIA_TYPE,
+    UNSUPPORTED_PHONE, USER_EXISTS, USER_NOT_FOUND,
 };
 
 /// A route that takes a body.
@@ -30,6 +30,8 @@ pub enum Route {
     Logout,
     /// `PATCH /me`.
     Rename,
+    /// `POST /me/phone`.
+    ChangePhone,
 }
 
 /// A member of a body.
@@ -77,6 +79,7 @@ pub mod outcome {
     pub const SENT: Outcome = (200, "OTP sent successfully", "");
     pub const REGISTERED: Outcome = (200, "User registered successfully", "");
     pub const LOGGED_IN: Outcome = (200, "User logged in successfully", "");
+    pub const PHONE_CHANGED: Outcome = (200, "Phone number changed successfully", "");
     pub const LOGGED_OUT: Outcome = (200, "Logged out successfully", "");
     pub const SESSION_ENDED: Outcome = (200, "Session ended", "");
     pub const DELETED: Outcome = (200, "User deleted successfully", "");
@@ -142,13 +145,14 @@ const EVERYWHERE: [Outcome; 5] = [
 ];
 
 impl Route {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Signup,
         Self::Login,
         Self::Verify,
         Self::Refresh,
         Self::Logout,
         Self::Rename,
+        Self::ChangePhone,
     ];
 
     pub fn method(self) -> &'static str {
@@ -168,7 +172,7 @@ impl Route {
 
     /// Requests need an access token, which is checked before the body is read.
     pub fn needs_token(self) -> bool {
-        self == Self::Rename
+        matches!(self, Self::Rename | Self::ChangePhone)
     }
 
     pub fn path(self) -> &'static str {
@@ -179,13 +183,14 @@ impl Route {
             Self::Refresh => "/token/refresh",
             Self::Logout => "/logout",
             Self::Rename => "/me",
+            Self::ChangePhone => "/me/phone",
         }
     }
 
     /// The function that serves it.
     pub fn function(self) -> &'static str {
         match self {
-            Self::Signup | Self::Login => "signup",
+            Self::Signup | Self::Login | Self::ChangePhone => "signup",
             Self::Verify => "verify",
             Self::Refresh | Self::Logout | Self::Rename => "session",
         }
@@ -219,6 +224,8 @@ impl Route {
             Self::Verify => &[
                 REGISTERED,
                 LOGGED_IN,
+                PHONE_CHANGED,
+                UNAUTHENTICATED,
                 OTP_OR_PHONE_MISSING,
                 CHALLENGE_ID_MISSING,
                 INVALID_PHONE,
@@ -244,6 +251,17 @@ impl Route {
                 EDIT_CONFLICT,
                 UNAVAILABLE,
             ],
+            Self::ChangePhone => &[
+                SENT,
+                UNAUTHENTICATED,
+                PHONE_MISSING,
+                INVALID_PHONE,
+                UNSUPPORTED_PHONE,
+                RATE_LIMITED,
+                USER_EXISTS,
+                SMS_FAILED,
+                NOT_STORED,
+            ],
         }
     }
 
@@ -263,6 +281,7 @@ impl Route {
             Self::Refresh => &[REFRESH_TOKEN],
             Self::Logout => &[REFRESH_TOKEN, EVERYWHERE],
             Self::Rename => &[NAME, VERSION],
+            Self::ChangePhone => &[PHONE_NUMBER],
         }
     }
 
@@ -279,7 +298,8 @@ impl Route {
             return fault("no outcome of the route");
         }
         if response.status == 200 {
-            let gives_tokens = matches!(self, Self::Verify | Self::Refresh);
+            let gives_tokens =
+                matches!(self, Self::Verify | Self::Refresh) && outcome != PHONE_CHANGED;
             let has_tokens = response.body["tokens"]["token_type"] == "Bearer";
             return if response.body["success"] == true && has_tokens == gives_tokens {
                 None

@@ -28,14 +28,16 @@ pub fn signing_key() -> &'static Key {
     KEY.get_or_init(Key::p256)
 }
 
-/// The settings of a function that signs tokens.
-pub fn token_settings() -> [(&'static str, &'static str); 3] {
-    static PEM: OnceLock<String> = OnceLock::new();
-    let pem = PEM.get_or_init(|| signing_key().private_pem());
+/// The settings of functions that sign and verify tokens.
+pub fn token_settings() -> [(&'static str, &'static str); 4] {
+    static PEMS: OnceLock<[String; 2]> = OnceLock::new();
+    let pems = || [signing_key().private_pem(), signing_key().public_pem()];
+    let [private, public] = PEMS.get_or_init(pems);
     [
         ("TOKEN_ISSUER", ISSUER),
         ("TOKEN_AUDIENCE", AUDIENCE),
-        ("TOKEN_PRIVATE_KEY", pem),
+        ("TOKEN_PRIVATE_KEY", private),
+        ("TOKEN_PUBLIC_KEYS", public),
     ]
 }
 

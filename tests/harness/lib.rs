@@ -28,6 +28,7 @@ mod proxy;
 mod redis_server;
 mod response;
 mod service;
+mod sms_account;
 mod tls;
 mod web;
 
@@ -59,6 +60,7 @@ pub use proxy::{Fault, Proxy};
 pub use redis_server::{RedisServer, challenge_key};
 pub use response::Response;
 pub use service::{Functions, LIMITS, Service, local_settings, settings};
+pub use sms_account::SmsAccount;
 pub use tls::{Authority, TlsProxy};
 pub use web::serve;
 

@@ -208,7 +208,7 @@ fn refused(is_twilio: bool, status: u16, code: &str) -> String {
     )
 }
 
-fn http(status: u16, body: &str) -> String {
+pub(crate) fn http(status: u16, body: &str) -> String {
     let length = body.len();
     format!(
         "HTTP/1.1 {status} .\r\ncontent-type: text/xml\r\ncontent-length: {length}\r\n\r\n{body}"
@@ -216,7 +216,7 @@ fn http(status: u16, body: &str) -> String {
 }
 
 /// The head and the body.
-async fn read_request(client: &mut TcpStream) -> Option<(String, String)> {
+pub(crate) async fn read_request(client: &mut TcpStream) -> Option<(String, String)> {
     let mut bytes = Vec::new();
     loop {
         if client.read_buf(&mut bytes).await.ok()? == 0 {

@@ -357,12 +357,30 @@ impl Functions {
         self.send_as(token, "DELETE", &path, "").await
     }
 
-    /// A request to `session` with this access token.
+    /// `POST /me/phone` with this access token.
+    pub async fn change_phone(&self, token: &str, phone: &str) -> Response {
+        let body = json!({"phone_number": phone}).to_string();
+        self.send_as(token, "POST", "/me/phone", &body).await
+    }
+
+    /// Requests a new number, which must be a success.
+    pub async fn change_challenge(&self, token: &str, phone: &str) -> Challenge {
+        Challenge::of(&self.change_phone(token, phone).await, phone).await
+    }
+
+    /// Submits the code of a challenge, with its id and this access token.
+    pub async fn submit_as(&self, token: &str, challenge: &Challenge) -> Response {
+        let Challenge { phone, id, code } = challenge;
+        let body = json!({"otp": code, "phone_number": phone, "challenge_id": id}).to_string();
+        self.send_as(token, "POST", "/verify", &body).await
+    }
+
+    /// A request with this access token.
     pub async fn send_as(&self, token: &str, method: &str, path: &str, body: &str) -> Response {
         let mut event = event(method, path, body);
         let bearer = format!("Bearer {token}");
         set_header(&mut event, "authorization", Some(&bearer));
-        self.send("session", &event).await
+        self.send(function_of(path), &event).await
     }
 
     pub async fn get(&self, path: &str) -> Response {
@@ -372,7 +390,7 @@ impl Functions {
 
 fn function_of(path: &str) -> &'static str {
     match path {
-        "/signup" | "/login" => "signup",
+        "/signup" | "/login" | "/me/phone" => "signup",
         "/verify" => "verify",
         _ => "session",
     }

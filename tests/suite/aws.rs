@@ -5,7 +5,7 @@ use shared::lambda::Function as _;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use harness::{
     Behaviour, Function, PATIENCE, PEPPER, Provider, Service, create_secret, fresh_phone,
-    last_code_to, moto, twilio_settings,
+    last_code_to, moto, signing_key, twilio_settings,
 };
 use serde_json::json;
 use shared::config::Env;
@@ -36,7 +36,9 @@ async fn start_signup(service: &Service, own: &[(&str, &str)]) -> Function {
 #[tokio::test]
 async fn the_pepper_comes_from_the_secret_and_not_from_the_environment() {
     let service = Service::start().await;
-    let arn = secret(&json!({"OTP_PEPPER": PEPPER, "OTHER": "ignored"}).to_string()).await;
+    let keys = signing_key().public_pem();
+    let members = json!({"OTP_PEPPER": PEPPER, "TOKEN_PUBLIC_KEYS": keys, "OTHER": "ignored"});
+    let arn = secret(&members.to_string()).await;
     let another = "another pepper of at least 32 bytes";
     let mut signup = start_signup(&service, &[("SECRET_ARN", &arn), ("OTP_PEPPER", another)]).await;
     let phone = fresh_phone();
@@ -48,7 +50,11 @@ async fn the_pepper_comes_from_the_secret_and_not_from_the_environment() {
 #[tokio::test]
 async fn twilios_token_comes_from_the_secret_and_not_from_the_environment() {
     let service = Service::start().await;
-    let members = json!({"OTP_PEPPER": PEPPER, "TWILIO_AUTH_TOKEN": "of the secret"});
+    let members = json!({
+        "OTP_PEPPER": PEPPER,
+        "TOKEN_PUBLIC_KEYS": signing_key().public_pem(),
+        "TWILIO_AUTH_TOKEN": "of the secret",
+    });
     let arn = secret(&members.to_string()).await;
     let twilio = Provider::start(Behaviour::Accept).await;
     let endpoint = twilio.url();

@@ -148,6 +148,7 @@ fn readable(route: Route) -> (&'static str, Outcome) {
         }
         Route::Logout => (r#"{"refresh_token":"unknown"}"#, LOGGED_OUT),
         Route::Rename => (r#"{"name":"Ada","version":1}"#, UNAUTHENTICATED),
+        Route::ChangePhone => (r#"{"phone_number":"+14155552671"}"#, UNAUTHENTICATED),
     }
 }
 
@@ -271,6 +272,8 @@ fn members() -> Vec<Row> {
         (Route::Rename, r#"{"version":1}"#, INVALID_NAME),
         (Route::Rename, r#"{"name":"","version":1}"#, INVALID_NAME),
         (Route::Rename, r#"{"name":" ","version":1}"#, INVALID_NAME),
+        (Route::ChangePhone, "{}", PHONE_MISSING),
+        (Route::ChangePhone, r#"{"phone_number":""}"#, PHONE_MISSING),
     ];
     rows.map(|(route, body, outcome)| Row::of_body(body, route, body, outcome))
         .into()
@@ -300,6 +303,7 @@ fn phone_numbers() -> Vec<Row> {
         [
             Row::of_body(&name, Route::Signup, format!(r#"{{"name":"Ada",{phone}"#), asked),
             Row::of_body(&name, Route::Login, format!("{{{phone}"), asked),
+            Row::of_body(&name, Route::ChangePhone, format!("{{{phone}"), asked),
             Row::of_body(&name, Route::Verify, format!(r#"{{"otp":"123456",{phone}"#), submitted),
         ]
     });

@@ -149,7 +149,7 @@ async fn a_service_behind_the_bearer_layer_gets_the_claims_of_a_valid_token_and_
     let service = Service::start().await;
     let tokens = service.sign_in().await;
     let env = Env::from(token_settings());
-    let verifier = Verifier::from_env(&env, &Signer::from_env(&env).unwrap()).unwrap();
+    let verifier = Verifier::beside(&Signer::from_env(&env).unwrap(), &env).unwrap();
     let greeting = service_fn(async |request: Authenticated| {
         let body = json!({"path": request.uri().path(), "user": request.claims().user_id()});
         Ok::<_, Infallible>(lambda_http::Response::new(Body::from(body.to_string())))
@@ -375,7 +375,8 @@ async fn keys_are_rotated_without_signing_anybody_out() {
         ("TOKEN_PUBLIC_KEYS", &old),
     ];
     let signs = service.others(&own).await;
-    let alone = service.others(&own[..1]).await;
+    let own = [own[0], ("TOKEN_PUBLIC_KEYS", &new_public)];
+    let alone = service.others(&own).await;
 
     let renewed = signs.refreshed(&tokens.refresh).await;
     assert_eq!(decoded(&renewed.access)[0]["alg"], "RS256");

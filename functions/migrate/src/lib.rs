@@ -1,5 +1,6 @@
 //! Sets up a deployment: the schema from the files of `migrations/`, which are compiled in, the
-//! secrets of the functions, and their roles in the database. Also deletes old rows.
+//! secrets of the functions, and their roles in the database. Also deletes old rows, and checks the
+//! account's SMS set-up, which needs no database.
 
 mod custom_resource;
 mod files;
@@ -8,6 +9,7 @@ mod roles;
 mod schema;
 mod secrets;
 mod setup;
+pub mod sms;
 
 use std::{str::FromStr, time::Duration};
 
@@ -31,7 +33,7 @@ use setup::SmsAttributes;
 /// The longest that a setup by command takes.
 const SETUP_TIME: Duration = Duration::from_hours(1);
 
-/// A command.
+/// A command about the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Command {
@@ -47,16 +49,22 @@ pub enum Command {
     Setup,
 }
 
-/// The event of the Lambda function.
+/// The event of the Lambda function. If it cannot be read, the error quotes nothing of it, because
+/// it may hold a phone number.
 #[derive(Deserialize)]
 #[serde(
     untagged,
     deny_unknown_fields,
-    expecting = "the command must be up, down, status, purge or setup"
+    expecting = "the command must be up, down, status, purge, setup or sms, which alone takes a phone_number"
 )]
 pub enum Event {
-    /// `{"command": "up"}`.
+    /// `{"command": "up"}`
     Database { command: Command },
+    /// `{"command": "sms", "phone_number": "+14155552671"}`, with or without the number.
+    Sms {
+        command: sms::Word,
+        phone_number: Option<String>,
+    },
     /// A custom resource's, from CloudFormation.
     CustomResource(custom_resource::Request),
 }
@@ -68,6 +76,7 @@ pub enum Report {
     Schema(Schema),
     Purged(Purged),
     Setup(Setup),
+    Sms(Box<sms::Report>),
 }
 
 /// A command that failed.
@@ -97,13 +106,15 @@ pub enum Error {
     Properties(#[source] serde_json::Error),
     #[error("{0} did not end in time")]
     Late(&'static str),
+    #[error("the SMS set-up cannot be checked")]
+    Sms(#[from] sms::Error),
     #[error("CloudFormation did not take the response")]
     Respond(#[from] RespondError),
 }
 
 /// Not a command.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the command must be up, down, status, purge or setup")]
+#[error("the command must be up, down, status, purge, setup or sms")]
 pub struct UnknownCommand;
 
 impl FromStr for Command {
@@ -134,18 +145,6 @@ impl Migrate {
             database: Database::from_env(env)?,
             secrets: Secrets::from_env(env)?,
         })
-    }
-
-    /// Handles an event. CloudFormation gets its response before the deadline, and nothing is
-    /// reported.
-    pub async fn handle(&self, event: Event, deadline: Instant) -> Result<Option<Report>, Error> {
-        match event {
-            Event::Database { command } => self.run(command).await.map(Some),
-            Event::CustomResource(request) => {
-                request.respond(self, deadline).await?;
-                Ok(None)
-            }
-        }
     }
 
     /// Runs one command.

@@ -1,9 +1,10 @@
-//! `migrate up|down|status|purge|setup`: a command line, and the Lambda function `migrate`.
+//! `migrate up|down|status|purge|setup`, `migrate sms [NUMBER]`: a command line, and the Lambda
+//! function `migrate`.
 
 use std::{env, process::ExitCode, time::Duration};
 
 use lambda_runtime::{LambdaEvent, service_fn};
-use migrate::{Command, Event, Migrate, Purged, Report, Schema, Setup};
+use migrate::{Error, Event, Migrate, Purged, Report, Schema, Setup, sms};
 use shared::{api, config::Env, telemetry};
 
 /// The longest that CloudFormation waits for its response. Lambda's own deadline may come before.
@@ -15,29 +16,36 @@ async fn main() -> ExitCode {
     if let Err(error) = telemetry::init(&env) {
         return telemetry::exit("cannot start", &error);
     }
-    let migrate = match Migrate::from_env(&env) {
-        Ok(migrate) => migrate,
-        Err(error) => return telemetry::exit("cannot start", &error),
-    };
     // Lambda sets this variable for the function; nobody sets it in a shell.
     if env.text("AWS_LAMBDA_RUNTIME_API").is_some() {
-        serve(&migrate).await
+        serve(&env).await
     } else {
-        run(&migrate).await
+        run(&env).await
     }
 }
 
-async fn serve(migrate: &Migrate) -> ExitCode {
+async fn serve(env: &Env) -> ExitCode {
+    let migrate = match Migrate::from_env(env) {
+        Ok(migrate) => migrate,
+        Err(error) => return telemetry::exit("cannot start", &error),
+    };
     let handler = service_fn(async |event: LambdaEvent<Event>| {
-        let deadline = api::deadline_before(Some(event.context.deadline()), RESPONSE_TIME);
-        migrate
-            .handle(event.payload, deadline)
-            .await
-            .map_err(|error| {
-                let cause = telemetry::chain(&error);
-                tracing::error!(cause, "command failed");
-                cause
-            })
+        let report = match event.payload {
+            Event::Database { command } => migrate.run(command).await.map(Some),
+            Event::Sms { phone_number, .. } => {
+                sms::report(env, phone_number.as_deref()).await.map(Some)
+            }
+            Event::CustomResource(request) => {
+                let deadline = api::deadline_before(Some(event.context.deadline()), RESPONSE_TIME);
+                let responded = request.respond(&migrate, deadline).await;
+                responded.map(|()| None).map_err(Error::from)
+            }
+        };
+        report.map_err(|error| {
+            let cause = telemetry::chain(&error);
+            tracing::error!(cause, "command failed");
+            cause
+        })
     });
     match lambda_runtime::run(handler).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -47,15 +55,18 @@ async fn serve(migrate: &Migrate) -> ExitCode {
 
 /// Runs the command line's command and prints its result.
 #[expect(clippy::print_stdout, reason = "a report for a person")]
-async fn run(migrate: &Migrate) -> ExitCode {
-    let mut words = env::args().skip(1);
-    let command = match (words.next(), words.next()) {
-        (Some(word), None) => word.parse::<Command>(),
-        _ => Err(migrate::UnknownCommand),
-    };
-    let report = match command {
-        Ok(command) => migrate.run(command).await,
-        Err(error) => return telemetry::exit("cannot start", &error),
+async fn run(env: &Env) -> ExitCode {
+    let words: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let report = match words[..] {
+        ["sms"] => sms::report(env, None).await,
+        ["sms", phone_number] => sms::report(env, Some(phone_number)).await,
+        [word] => match (word.parse(), Migrate::from_env(env)) {
+            (Ok(command), Ok(migrate)) => migrate.run(command).await,
+            (Err(error), _) => return telemetry::exit("cannot start", &error),
+            (_, Err(error)) => return telemetry::exit("cannot start", &error),
+        },
+        _ => return telemetry::exit("cannot start", &migrate::UnknownCommand),
     };
     match report {
         Ok(report) => {
@@ -71,6 +82,7 @@ async fn run(migrate: &Migrate) -> ExitCode {
                     print_schema(&schema);
                     println!("roles {}", roles.join(", "));
                 }
+                Report::Sms(report) => print!("{report}"),
             }
             ExitCode::SUCCESS
         }

@@ -19,8 +19,9 @@ REVOKE ALL ON users, used_challenges, sessions, _sqlx_migrations
     FROM PUBLIC, :"signup", :"verify", :"session";
 REVOKE ALL ON SEQUENCE users_id_seq FROM PUBLIC, :"signup", :"verify", :"session";
 
--- signup asks if a number is registered, and writes nothing.
-GRANT SELECT (phone_number) ON users TO :"signup";
+-- signup asks if a number is registered, and for the number of a session's user. It writes nothing.
+GRANT SELECT (id, phone_number) ON users TO :"signup";
+GRANT SELECT (id, user_id, expires_at, revoked_at) ON sessions TO :"signup";
 
 -- verify registers users, uses challenges, opens sessions, and moves a user to another number,
 -- which ends the user's other sessions. The right to update also lets it lock a user's row.

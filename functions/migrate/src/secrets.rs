@@ -25,6 +25,7 @@ const SIGNUP: &str = "SIGNUP_SECRET_ARN";
 const COMMON: [&str; 2] = ["OTP_PEPPER", "EDGE_SECRET"];
 
 const PRIVATE_KEY: &str = "TOKEN_PRIVATE_KEY";
+const PUBLIC_KEYS: &str = "TOKEN_PUBLIC_KEYS";
 
 /// The longest that one call takes, retries included.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -60,6 +61,8 @@ pub enum SecretsError {
     /// Nothing says which one is in use.
     #[error("{SIGN_IN} and {SIGNUP} hold a different {0}")]
     Different(&'static str),
+    #[error("{SIGN_IN} holds a {PRIVATE_KEY} that signs no tokens")]
+    BadKey,
     #[error("no key could be made")]
     NoKey,
     /// The service's code alone: its message could quote the value.
@@ -126,10 +129,16 @@ fn complete(sign_in: &mut Members, signup: &mut Members) -> Result<(), SecretsEr
             members.insert(name.to_owned(), value.clone().into());
         }
     }
-    if text(sign_in, PRIVATE_KEY)?.is_none() {
-        let key = token::new_private_key().map_err(|_| SecretsError::NoKey)?;
-        sign_in.insert(PRIVATE_KEY.to_owned(), key.into());
+    let private_key = match text(sign_in, PRIVATE_KEY)? {
+        Some(key) => key.to_owned(),
+        None => token::new_private_key().map_err(|_| SecretsError::NoKey)?,
+    };
+    if text(signup, PUBLIC_KEYS)?.is_none() {
+        let own = token::public_key_of(&private_key).ok_or(SecretsError::BadKey)?;
+        let others = text(sign_in, PUBLIC_KEYS)?.unwrap_or_default();
+        signup.insert(PUBLIC_KEYS.to_owned(), [&own, others].concat().into());
     }
+    sign_in.insert(PRIVATE_KEY.to_owned(), private_key.into());
     Ok(())
 }
 
@@ -195,6 +204,8 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_made_and_what_exists_is_kept() {
+        let key = token::new_private_key().unwrap();
+        let public_key = token::public_key_of(&key).unwrap();
         for (sign_in, signup) in [
             (json!({}), json!({})),
             (json!({"OTP_PEPPER": "p"}), json!({})),
@@ -204,8 +215,16 @@ mod tests {
                 json!({"OTP_PEPPER": "p", "TWILIO_AUTH_TOKEN": "t"}),
             ),
             (
-                json!({"OTP_PEPPER": "p", "EDGE_SECRET": "e", "TOKEN_PRIVATE_KEY": "k"}),
+                json!({"OTP_PEPPER": "p", "EDGE_SECRET": "e", "TOKEN_PRIVATE_KEY": key}),
                 json!({"OTHER": 1}),
+            ),
+            (
+                json!({"TOKEN_PRIVATE_KEY": key, "TOKEN_PUBLIC_KEYS": public_key}),
+                json!({}),
+            ),
+            (
+                json!({"TOKEN_PRIVATE_KEY": "unreadable"}),
+                json!({"TOKEN_PUBLIC_KEYS": public_key}),
             ),
         ] {
             let (mut new_sign_in, mut new_signup) = (members(&sign_in), members(&signup));
@@ -220,6 +239,12 @@ mod tests {
                 assert_ne!(new_sign_in[name], "");
             }
             assert!(new_sign_in.contains_key(PRIVATE_KEY));
+            assert!(
+                new_signup[PUBLIC_KEYS]
+                    .as_str()
+                    .unwrap()
+                    .starts_with("-----BEGIN PUBLIC")
+            );
             assert!(!new_signup.contains_key(PRIVATE_KEY));
             let (sign_in, signup) = (new_sign_in.clone(), new_signup.clone());
             complete(&mut new_sign_in, &mut new_signup).unwrap();
@@ -245,13 +270,19 @@ mod tests {
     }
 
     #[test]
-    fn two_peppers_are_refused_and_not_echoed() {
+    fn what_cannot_be_completed_is_named_and_not_echoed() {
         let mut sign_in = members(&json!({"OTP_PEPPER": "hunter2"}));
         let mut signup = members(&json!({"OTP_PEPPER": "hunter3"}));
         let error = complete(&mut sign_in, &mut signup).unwrap_err().to_string();
         assert_eq!(
             error,
             "SIGN_IN_SECRET_ARN and SIGNUP_SECRET_ARN hold a different OTP_PEPPER"
+        );
+        let mut bad_key = members(&json!({"TOKEN_PRIVATE_KEY": "hunter2"}));
+        let error = complete(&mut bad_key, &mut Members::new()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "SIGN_IN_SECRET_ARN holds a TOKEN_PRIVATE_KEY that signs no tokens"
         );
         let mut number = members(&json!({"OTP_PEPPER": 42}));
         let error = complete(&mut number, &mut Members::new()).unwrap_err();

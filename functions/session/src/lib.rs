@@ -83,7 +83,7 @@ impl Function for Session {
         Ok(Self {
             users: Users::new(Arc::clone(&postgres)),
             sessions: Sessions::from_env(env, postgres)?,
-            verifier: Verifier::from_env(env, &signer)?,
+            verifier: Verifier::beside(&signer, env)?,
             signer,
             deadlines,
         })

@@ -1,8 +1,9 @@
-//! `POST /signup` and `POST /login`: a phone number in, a code by SMS out.
+//! `POST /signup`, `POST /login` and `POST /me/phone`: a phone number in, a code by SMS out.
 //!
-//! With `REVEAL_REGISTERED=true` both say who is registered. With `false` neither does: every
-//! number gets the same response, because every number gets a code.
+//! With `REVEAL_REGISTERED=true` they say who is registered. With `false` none does: every number
+//! gets the same response, because every number gets a code.
 
+mod change_phone;
 mod delivery;
 mod log_in;
 mod sign_up;
@@ -19,19 +20,22 @@ use shared::{
     phone::{self, PhoneNumber, SendPolicy},
     store::{Postgres, StoreError},
     telemetry::RequestLog,
+    token::Verifier,
     users::Users,
 };
 use tokio::time::Instant;
 
 pub use delivery::Delivery;
 
-/// The function `signup`, which serves `/signup` and `/login`.
+/// The function `signup`, which serves `/signup`, `/login` and `/me/phone`.
 pub struct Signup {
     pub delivery: Delivery,
     users: Users,
     phones: phone::Parser,
     send_policy: SendPolicy,
     devices: Devices,
+    /// Access tokens are verified here, and signed elsewhere.
+    verifier: Verifier,
     reveals_registered: bool,
     deadlines: Deadlines,
 }
@@ -46,7 +50,7 @@ enum PhoneError {
 }
 
 impl Function for Signup {
-    const SECRETS: &[&str] = &["OTP_PEPPER", "TWILIO_AUTH_TOKEN"];
+    const SECRETS: &[&str] = &["OTP_PEPPER", "TOKEN_PUBLIC_KEYS", "TWILIO_AUTH_TOKEN"];
 
     /// Reads `REVEAL_REGISTERED` (default `true`), and what its parts read.
     async fn from_env(env: &Env) -> Result<Self, config::Error> {
@@ -57,6 +61,7 @@ impl Function for Signup {
             phones: phone::Parser::from_env(env)?,
             send_policy: SendPolicy::from_env(env)?,
             devices: Devices::from_env(env)?,
+            verifier: Verifier::from_env(env)?,
             reveals_registered: env.flag("REVEAL_REGISTERED", true)?,
             deadlines,
         })
@@ -73,7 +78,10 @@ impl Function for Signup {
                     Ok(self.sign_up(&request, log.route("/signup")).await?)
                 }
                 (&Method::POST, "/login") => Ok(self.log_in(&request, log.route("/login")).await?),
-                (_, "/signup" | "/login") => Err(Failure::method_not_allowed("POST")),
+                (&Method::POST, "/me/phone") => {
+                    Ok(self.change_phone(&request, log.route("/me/phone")).await?)
+                }
+                (_, "/signup" | "/login" | "/me/phone") => Err(Failure::method_not_allowed("POST")),
                 _ => Err(Failure::not_found()),
             }
         })

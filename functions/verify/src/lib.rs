@@ -1,6 +1,12 @@
-//! `POST /verify`: checks a submitted code, and registers or logs in whoever has it.
+//! `POST /verify`: checks a submitted code, and registers or logs in whoever has it, or gives them
+//! the number.
 
-use std::time::{Duration, SystemTime};
+mod change_phone;
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use lambda_http::{
     Body, Request, Response,
@@ -8,8 +14,8 @@ use lambda_http::{
 };
 use serde::{Deserialize, Serialize};
 use shared::{
-    api::{self, BadRequest, Failure, Success},
-    challenge::{ChallengeId, CheckOutcome, Checker, Limited, Matched},
+    api::{self, BadRequest, Failure, Success, Unauthenticated},
+    challenge::{ChallengeId, CheckOutcome, Checker, Limited, Matched, Purpose},
     config::{self, Deadlines, Env},
     device::{DeviceId, Devices},
     lambda::Function,
@@ -19,15 +25,18 @@ use shared::{
     sign_in::{SignInOutcome, SignIns, SignedIn},
     store::{Postgres, Redis, StoreError},
     telemetry::{Count, RequestLog},
-    token::Signer,
-    users::User,
+    token::{Signer, Verifier},
+    users::{User, Users},
 };
 
 /// The function `verify`.
 pub struct Verify {
+    postgres: Arc<Postgres>,
     sign_ins: SignIns,
+    users: Users,
     pub checker: Checker,
     signer: Signer,
+    verifier: Verifier,
     phones: phone::Parser,
     code_lengths: Lengths,
     devices: Devices,
@@ -61,7 +70,7 @@ struct SignedInBody {
     device_token: String,
 }
 
-/// A verification that signs nobody in.
+/// A verification that fails.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("unreadable request")]
@@ -85,21 +94,29 @@ enum Error {
     UserExists,
     #[error("the number is not registered")]
     UserNotFound,
+    /// A code for a change of number, and no access token of the user who wants it.
+    #[error(transparent)]
+    Unauthenticated(#[from] Unauthenticated),
     #[error("a store failed")]
     Store(#[from] StoreError),
 }
 
 impl Function for Verify {
-    const SECRETS: &[&str] = &["OTP_PEPPER", "TOKEN_PRIVATE_KEY"];
+    const SECRETS: &[&str] = &["OTP_PEPPER", "TOKEN_PRIVATE_KEY", "TOKEN_PUBLIC_KEYS"];
 
     /// Reads `REQUIRE_CHALLENGE_ID` (default `false`), and what its parts read.
     async fn from_env(env: &Env) -> Result<Self, config::Error> {
         let deadlines = Deadlines::from_env(env)?;
+        let postgres = Arc::new(Postgres::from_env(env, deadlines.store)?);
         let redis = Redis::from_env(env, deadlines.store)?;
+        let signer = Signer::from_env(env)?;
         Ok(Self {
-            sign_ins: SignIns::from_env(env, Postgres::from_env(env, deadlines.store)?)?,
+            sign_ins: SignIns::from_env(env, Arc::clone(&postgres))?,
+            users: Users::new(Arc::clone(&postgres)),
+            postgres,
             checker: Checker::from_env(env, redis)?,
-            signer: Signer::from_env(env)?,
+            verifier: Verifier::beside(&signer, env)?,
+            signer,
             phones: phone::Parser::from_env(env)?,
             code_lengths: Lengths::from_env(env)?,
             devices: Devices::from_env(env)?,
@@ -109,7 +126,7 @@ impl Function for Verify {
     }
 
     async fn connect(&self) {
-        tokio::join!(self.sign_ins.connect(), self.checker.connect());
+        tokio::join!(self.postgres.connect(), self.checker.connect());
     }
 
     async fn handle(&self, request: Request) -> Response<Body> {
@@ -126,7 +143,7 @@ impl Function for Verify {
     }
 
     async fn close(&self) {
-        self.sign_ins.close().await;
+        self.postgres.close().await;
     }
 }
 
@@ -146,6 +163,10 @@ impl Verify {
         let matched = matched(log.redis(check).await?)?;
         if matched.is_first {
             log.count(Count::CodeVerified);
+        }
+        if let Purpose::ChangePhone { user_id } = matched.purpose {
+            let change = self.change_phone(request, user_id, &matched, &phone, deadline, log);
+            return change.await;
         }
         let refresh_token = RefreshToken::generate();
         let sign_in = self
@@ -256,6 +277,7 @@ impl From<Error> for Failure {
             Error::UserNotFound => {
                 Self::new(StatusCode::NOT_FOUND, "User not found", "user_not_found")
             }
+            Error::Unauthenticated(refusal) => refusal.into(),
             Error::Store(error) => Self::store(&error, "Failed to register user"),
         }
     }

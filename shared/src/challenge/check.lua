@@ -23,7 +23,7 @@
 --               {"limited": {kind, wait_us}}
 --               {"exhausted": {wait_us}}    no attempts left
 --               {"mismatch": {remaining}}   counted; `remaining` attempts are left
---               {"matched": {id, purpose, name, device, is_first}}
+--               {"matched": {id, purpose, name, user_id, device, is_first}}
 --
 -- Digests are keyed with a secret that clients don't know, so the time of a comparison reveals
 -- nothing.
@@ -65,12 +65,12 @@ end
 local key = '{otp}:challenge:' .. id
 local wrong_field = by_id and 'wrong_by_id' or 'wrong_as_latest'
 local own_wrong_field = by_id and wrong_field or 'wrong_from:' .. arguments.address
-local fields = redis.call('HMGET', key, 'phone', 'expires_at', 'purpose', 'name', 'shares',
+local fields = redis.call('HMGET', key, 'phone', 'expires_at', 'purpose', 'name', 'user_id', 'shares',
   wrong_field, own_wrong_field)
-local expires_at, purpose, name = tonumber(fields[2] or 0), fields[3], fields[4]
-local wrong, own_wrong = tonumber(fields[6] or 0), tonumber(fields[7] or 0)
+local expires_at, purpose, name, user_id = tonumber(fields[2] or 0), fields[3], fields[4], fields[5]
+local wrong, own_wrong = tonumber(fields[7] or 0), tonumber(fields[8] or 0)
 -- The challenge whose code this is: the one it shares, or itself.
-local code_id = fields[5] or id
+local code_id = fields[6] or id
 local code_key = '{otp}:challenge:' .. code_id
 local code = redis.call('HMGET', code_key, 'digest', 'length', 'weight', 'device', 'tier', 'tiers',
   'matched', 'charges')
@@ -175,5 +175,6 @@ end
 
 -- Challenges that share a code are used as one.
 return cjson.encode({ matched = {
-  id = code_id, purpose = purpose, name = name, device = device, is_first = is_first,
+  id = code_id, purpose = purpose, name = name, user_id = user_id, device = device,
+  is_first = is_first,
 } })

@@ -89,6 +89,7 @@ enum Reply {
         id: ChallengeId,
         purpose: String,
         name: String,
+        user_id: String,
         device: String,
         is_first: bool,
     },
@@ -168,11 +169,12 @@ impl Checker {
                 id,
                 purpose,
                 name,
+                user_id,
                 device,
                 is_first,
             } => CheckOutcome::Matched(Matched {
                 code_id: id,
-                purpose: Purpose::parse(&purpose, &name)
+                purpose: Purpose::parse(&purpose, &name, &user_id)
                     .ok_or_else(StoreError::unexpected_reply)?,
                 device: DeviceId::parse(&device),
                 is_first,

@@ -12,7 +12,8 @@
 --   offset_ms             added to the clock; 0 outside tests
 --   id, phone, purpose    of the challenge
 --   address               of the requester
---   name                  to register; missing for a login
+--   name                  to register; missing if nobody will be registered
+--   user_id               of the user who gets the number; missing if that depends on who has it
 --   device                the known device of the requester; missing if there is none
 --   codes                 [{length, digest, weight}], shortest first: the prefixes of one code, and the
 --                         weight of a wrong code of that length
@@ -112,10 +113,10 @@ local code = codes[tier]
 -- Sharing gives nobody more guesses. It is refused where a new code would be longer, so short codes
 -- are not shared during an attack. It is also refused once the service's misses reach twice
 -- MISSES_TOTAL, which bounds the attempts at a long code. Known devices and their codes never
--- share.
+-- share, nor does a change of number: it sends a message to the old number.
 local function share_newest_code()
   local of_service = arguments.misses.total
-  local newest = kind == 'phone' and wait > arguments.cool_down_us
+  local newest = kind == 'phone' and not arguments.user_id and wait > arguments.cool_down_us
     and not (of_service and is_full(of_service, 2)) and redis.call('GET', latest)
   local of_address = {}
   for _, limit in ipairs(limits) do
@@ -138,7 +139,7 @@ local function share_newest_code()
   end
   redis.call('HSET', challenge,
     'phone', arguments.phone, 'purpose', arguments.purpose, 'name', arguments.name or '',
-    'length', fields[1], 'shares', newest, 'expires_at', fields[4],
+    'user_id', '', 'length', fields[1], 'shares', newest, 'expires_at', fields[4],
     'retry_at', string.format('%.0f', now + wait))
   redis.call('PEXPIRE', challenge, math.ceil((expires_at - now) / 1000))
   return cjson.encode({ shared = {
@@ -181,7 +182,7 @@ end
 local previous = redis.call('SET', latest, arguments.id, 'PX', arguments.lifetime_ms, 'GET')
 redis.call('HSET', challenge,
   'phone', arguments.phone, 'purpose', arguments.purpose, 'name', arguments.name or '',
-  'device', arguments.device or '', 'digest', code.digest, 'length', code.length,
+  'user_id', arguments.user_id or '', 'device', arguments.device or '', 'digest', code.digest, 'length', code.length,
   'weight', code.weight, 'tier', tier, 'tiers', #codes, 'requester_address', arguments.address,
   'charges', charges, 'last_before_strike', last_before_strike, 'previous', previous or '',
   'expires_at', string.format('%.0f', now + arguments.lifetime_ms * 1000))

@@ -72,6 +72,8 @@ struct IssueArguments<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<&'a str>,
     codes: Vec<CodeChoice>,
     lifetime_ms: u128,
@@ -212,6 +214,8 @@ impl Issuer {
             address: request.address.as_str(),
             purpose: request.purpose.as_str(),
             name: request.purpose.name().map(Name::as_str),
+            // As text: Lua's numbers are not exact from 2^53 on.
+            user_id: request.purpose.user_id().map(|id| id.to_string()),
             device: request.device.as_ref().map(DeviceId::as_str),
             codes: self.choices(phone, &code),
             lifetime_ms: self.lifetime.as_millis(),

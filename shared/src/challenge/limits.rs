@@ -14,7 +14,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LimitKind {
-    /// Codes for one phone, answered or not.
+    /// Codes for one phone, answered or not. Also codes for the new numbers of one user.
     Phone,
     /// Codes for one known device.
     Device,
@@ -176,7 +176,7 @@ impl SendLimits {
     /// The limits that apply to a request for a code.
     pub fn on(&self, request: &CodeRequest<'_>) -> Vec<AppliedLimit> {
         let CodeRequest { phone, address, .. } = request;
-        let mut applied = Vec::with_capacity(8);
+        let mut applied = Vec::with_capacity(12);
         if let Some(device) = &request.device {
             self.device.apply(device.as_str(), &mut applied);
             // A separate bucket: whoever fills a range's ceiling keeps no known device out.
@@ -184,6 +184,10 @@ impl SendLimits {
             self.range_max.quarter().apply(&subject, &mut applied);
         } else {
             self.phone.apply(phone.as_e164(), &mut applied);
+            // Each code for a new number also warns the old one. Nobody can use up another user's.
+            if let Some(user_id) = request.purpose.user_id() {
+                self.phone.apply(&format!("user:{user_id}"), &mut applied);
+            }
             self.address.apply(address.as_str(), &mut applied);
             self.range_max.apply(phone.range(), &mut applied);
             // Apart, so that logins cannot exhaust what sign-ups need, nor the other way round.

@@ -242,6 +242,7 @@ impl Postgres {
         .map_err(|error| match StoreError::from(error) {
             StoreError::Fault(store, cause)
             | StoreError::Refused(store, cause)
+            | StoreError::Conflict(store, cause)
             | StoreError::Unavailable(store, cause) => StoreError::Unavailable(store, cause),
         })?;
         Ok(Arc::clone(slot.insert(Arc::new(session))))
@@ -305,6 +306,9 @@ impl From<tokio_postgres::Error> for StoreError {
         };
         // The detail can quote a row, hence code and message only.
         let cause = format!("{} ({})", reply.message(), reply.code().code()).into();
+        if reply.code() == &SqlState::UNIQUE_VIOLATION {
+            return Self::Conflict(POSTGRES, cause);
+        }
         match &reply.code().code()[..2] {
             // Classes: connection, authorization, transaction state (read-only standby), rollback,
             // resources, operator intervention, system error.

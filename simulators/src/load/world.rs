@@ -131,7 +131,7 @@ impl World {
 
     pub async fn post(&self, route: Route, address: &str, body: &str) -> Option<Response> {
         let fleet = match route {
-            Route::Signup | Route::Login => &self.signup,
+            Route::Signup | Route::Login | Route::ChangePhone => &self.signup,
             Route::Verify => &self.verify,
             Route::Refresh | Route::Logout | Route::Rename => &self.session,
         };
