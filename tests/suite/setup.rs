@@ -733,14 +733,12 @@ async fn each_role_is_refused_what_its_function_does_not_do() {
 async fn its_own_user_owns_the_database_and_need_not_be_a_superuser() {
     let database = Database::empty().await;
     let name = database.name();
-    let admin = format!("{name}_admin");
-    let create = format!(
-        "CREATE ROLE {admin} LOGIN CREATEROLE; ALTER DATABASE {name} OWNER TO {admin};
-         GRANT CREATE ON SCHEMA public TO PUBLIC"
-    );
-    database.run(&create).await;
+    let admin_url = owned_by_an_admin(&database).await;
+    database
+        .run("GRANT CREATE ON SCHEMA public TO PUBLIC")
+        .await;
     for _ in 0..2 {
-        set_up_at(&database.url_of(&admin)).await;
+        set_up_at(&admin_url).await;
     }
     let client = database.connect().await;
     let open = format!(
@@ -800,21 +798,38 @@ async fn a_right_that_is_not_granted_any_more_is_gone() {
     assert!(!held().await);
 }
 
-/// The role is the server's, and other tests that set up at this moment may see it. It stays, since
-/// they could not grant a role that is about to go.
+/// Gives the database to a user who is no superuser, and returns the URL of that.
+///
+/// The server knows IAM afterwards. That role stays, since other tests could not grant a role that
+/// is about to go.
+async fn owned_by_an_admin(database: &Database) -> String {
+    let name = database.name();
+    let create = format!(
+        "DO $$ BEGIN CREATE ROLE rds_iam; EXCEPTION WHEN duplicate_object OR unique_violation THEN
+                     END $$;
+         CREATE ROLE {name}_admin LOGIN CREATEROLE;
+         GRANT rds_iam TO {name}_admin WITH ADMIN OPTION;
+         ALTER DATABASE {name} OWNER TO {name}_admin"
+    );
+    database.run(&create).await;
+    database.url_of(&format!("{name}_admin"))
+}
+
 #[tokio::test]
-async fn where_the_server_knows_iam_logins_are_by_iam() {
-    let database = Database::migrated().await;
-    let create = "DO $$ BEGIN IF to_regrole('rds_iam') IS NULL THEN
-                      CREATE ROLE rds_iam; END IF; END $$";
-    database.run(create).await;
-    set_up_roles(&database).await;
-    set_up_roles(&database).await;
+async fn where_the_server_knows_iam_only_the_functions_log_in_by_it() {
+    let database = Database::empty().await;
+    let admin_url = owned_by_an_admin(&database).await;
+    set_up_at(&admin_url).await;
+    set_up_at(&admin_url).await;
+    let admin = format!("{}_admin", database.name());
     let client = database.connect().await;
     for function in ["signup", "verify", "session"] {
-        let member = "SELECT pg_has_role($1::text, 'rds_iam', 'MEMBER')";
         let role = format!("{}_{function}", database.name());
-        let row = client.query_one(member, &[&role]).await.unwrap();
+        let members = "SELECT pg_has_role($1::text, 'rds_iam', 'MEMBER'),
+                              pg_has_role($2::text, $1::text, 'MEMBER')";
+        let row = client.query_one(members, &[&role, &admin]).await.unwrap();
         assert!(row.get::<_, bool>(0), "{role}");
+        // Who is a member of a role that logs in by IAM cannot log in with a password.
+        assert!(!row.get::<_, bool>(1), "{role}");
     }
 }

@@ -37,7 +37,10 @@ pub async fn set(connection: &mut PgConnection) -> Result<[String; 3], RolesErro
     for (function, role) in FUNCTIONS.iter().zip(&roles) {
         let name = quoted(role);
         if !exists(&mut transaction, role).await? {
-            run(&mut transaction, format!("CREATE ROLE {name} LOGIN")).await?;
+            let create = format!("CREATE ROLE {name} LOGIN");
+            let joins = has_iam && joins_what_it_creates(&mut transaction).await?;
+            let create = if joins { by_another(&create) } else { create };
+            run(&mut transaction, create).await?;
         }
         if has_iam {
             run(&mut transaction, format!("GRANT rds_iam TO {name}")).await?;
@@ -54,6 +57,26 @@ async fn exists(connection: &mut PgConnection, role: &str) -> Result<bool, sqlx:
         .bind(role)
         .fetch_one(connection)
         .await
+}
+
+/// From Postgres 16, whoever creates a role becomes a member of it, and cannot leave it.
+async fn joins_what_it_creates(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT current_setting('server_version_num')::int >= 160000")
+        .fetch_one(connection)
+        .await
+}
+
+/// The statement, run by a role that is gone afterwards. Our own user must not become a member of a
+/// role that has `rds_iam`: RDS would refuse our password from then on.
+fn by_another(create: &str) -> String {
+    format!(
+        "SET LOCAL createrole_self_grant = 'set';
+         CREATE ROLE otp_auth_creator CREATEROLE;
+         SET LOCAL ROLE otp_auth_creator;
+         {create};
+         RESET ROLE;
+         DROP ROLE otp_auth_creator"
+    )
 }
 
 /// Runs statements that hold nothing from outside but quoted names.
