@@ -19,5 +19,6 @@ pub mod sign_in;
 pub mod sms;
 pub mod store;
 pub mod telemetry;
+pub mod test_numbers;
 pub mod token;
 pub mod users;

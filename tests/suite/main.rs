@@ -29,6 +29,7 @@ mod sessions;
 mod setup;
 mod sms_check;
 mod start;
+mod test_numbers;
 mod tls;
 mod tokens;
 mod twilio;

@@ -31,6 +31,7 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
         ("OTP_TTL_SECONDS", "601"),
         ("OTP_APP_NAME", "日本"),
         ("OTP_DOMAIN", "https://example.com"),
+        ("TEST_NUMBERS", "+14155550100=hunter2@2027-01-31"),
         ("DEFAULT_COUNTRY", "Utopia"),
         ("ALLOWED_COUNTRIES", ""),
         ("ALLOWED_COUNTRIES", "Utopia"),

@@ -58,6 +58,7 @@ impl Signup {
             address: &api::client_address(request),
             device: None,
             is_open_login: false,
+            test_code: self.delivery.test_code(&phone),
             purpose: Purpose::ChangePhone { user_id },
         };
         if self.reveals_registered && mover.is_taken {

@@ -1,6 +1,6 @@
 //! The delivery of a code, for every route that sends one: the challenge, then the message.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use lambda_http::http::StatusCode;
 use serde::Serialize;
@@ -9,9 +9,11 @@ use shared::{
     challenge::{CodeRequest, FullMisses, IssueOutcome, Issuer, Limited},
     config::{self, Deadlines, Env},
     otp::OtpCode,
+    phone::{self, PhoneNumber},
     sms::{SendError, Sms},
     store::{Redis, StoreError},
     telemetry::{self, Count, RequestLog},
+    test_numbers::TestNumbers,
 };
 use tokio::time::Instant;
 
@@ -19,6 +21,7 @@ use tokio::time::Instant;
 pub struct Delivery {
     pub issuer: Issuer,
     sms: Sms,
+    test_numbers: TestNumbers,
     store_timeout: Duration,
 }
 
@@ -48,17 +51,28 @@ pub(crate) enum Error {
 }
 
 impl Delivery {
-    /// Reads what [`Redis`], [`Issuer`] and [`Sms`] read.
-    pub(crate) async fn from_env(env: &Env, deadlines: Deadlines) -> Result<Self, config::Error> {
+    /// Reads what [`Redis`], [`Issuer`], [`Sms`] and [`TestNumbers`] read.
+    pub(crate) async fn from_env(
+        env: &Env,
+        phones: phone::Parser,
+        deadlines: Deadlines,
+    ) -> Result<Self, config::Error> {
         let issuer = Issuer::from_env(env, Redis::from_env(env, deadlines.store)?)?;
         Ok(Self {
             sms: Sms::from_env(env, issuer.lifetime(), deadlines).await?,
+            test_numbers: TestNumbers::from_env(env, phones, issuer.lengths())?,
             issuer,
             store_timeout: deadlines.store,
         })
     }
 
-    /// Issues a challenge and sends its code. If the phone's limit is used up, the challenge may
+    /// The fixed code of a test number, `None` for every other number.
+    #[expect(clippy::disallowed_methods, reason = "the edge of a request")]
+    pub(crate) fn test_code(&self, phone: &PhoneNumber) -> Option<&OtpCode> {
+        self.test_numbers.code_for(phone, SystemTime::now())
+    }
+
+    /// Issues a challenge and sends its code, unless it is a test number's. If the phone's limit is used up, the challenge may
     /// share the code that was sent last, and no message goes out.
     pub(crate) async fn deliver(
         &self,
@@ -80,10 +94,16 @@ impl Delivery {
                         FullMisses::Total => Count::TotalMissesFull,
                     });
                 }
-                self.send(request, &code, deadline, log).await?;
+                let outcome = if request.test_code.is_some() {
+                    log.count(Count::TestCode);
+                    "test_code"
+                } else {
+                    self.send(request, &code, deadline, log).await?;
+                    "sent"
+                };
                 let length = code.expose().len();
                 let (lifetime, cool_down) = (self.issuer.lifetime(), self.issuer.cool_down());
-                ("sent", length, lifetime, cool_down)
+                (outcome, length, lifetime, cool_down)
             }
             IssueOutcome::Shared {
                 code_length,

@@ -50,15 +50,21 @@ enum PhoneError {
 }
 
 impl Function for Signup {
-    const SECRETS: &[&str] = &["OTP_PEPPER", "TOKEN_PUBLIC_KEYS", "TWILIO_AUTH_TOKEN"];
+    const SECRETS: &[&str] = &[
+        "OTP_PEPPER",
+        "TEST_NUMBERS",
+        "TOKEN_PUBLIC_KEYS",
+        "TWILIO_AUTH_TOKEN",
+    ];
 
     /// Reads `REVEAL_REGISTERED` (default `true`), and what its parts read.
     async fn from_env(env: &Env) -> Result<Self, config::Error> {
         let deadlines = Deadlines::from_env(env)?;
+        let phones = phone::Parser::from_env(env)?;
         Ok(Self {
-            delivery: Delivery::from_env(env, deadlines).await?,
+            delivery: Delivery::from_env(env, phones, deadlines).await?,
             users: Users::new(Postgres::from_env(env, deadlines.store)?),
-            phones: phone::Parser::from_env(env)?,
+            phones,
             send_policy: SendPolicy::from_env(env)?,
             devices: Devices::from_env(env)?,
             verifier: Verifier::from_env(env)?,
@@ -98,7 +104,10 @@ impl Signup {
     fn read_phone(&self, text: &str, log: &mut RequestLog) -> Result<PhoneNumber, PhoneError> {
         let phone = self.phones.parse(text)?;
         log.phone(&phone);
-        self.send_policy.check(&phone)?;
+        // Nothing is sent to a test number.
+        if self.delivery.test_code(&phone).is_none() {
+            self.send_policy.check(&phone)?;
+        }
         Ok(phone)
     }
 

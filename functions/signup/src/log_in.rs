@@ -54,6 +54,7 @@ impl Signup {
             device: self.devices.recognize(&phone, &body.device_token),
             // Only registered numbers get past the check below.
             is_open_login: self.reveals_registered,
+            test_code: self.delivery.test_code(&phone),
             purpose: Purpose::LogIn,
         };
         if self.reveals_registered && !self.is_registered(&phone, deadline, log).await? {

@@ -58,6 +58,7 @@ impl Signup {
             address: &api::client_address(request),
             device: self.devices.recognize(&phone, &body.device_token),
             is_open_login: false,
+            test_code: self.delivery.test_code(&phone),
             purpose: if self.reveals_registered {
                 Purpose::SignUp(name)
             } else {

@@ -47,7 +47,9 @@ pub enum Count {
     CodeSent,
     /// The provider did not say whether it sent the code.
     UnknownSend,
-    /// The first right code for a challenge.
+    /// A test number got its code, which was not sent.
+    TestCode,
+    /// The first right code for a challenge that was sent.
     CodeVerified,
     /// A code was issued while its phone's bucket of misses was full, so a longer one if there is
     /// one.
@@ -218,6 +220,7 @@ impl Count {
     fn name(self) -> Cow<'static, str> {
         let name = match self {
             Self::CodeSent => "codes_sent",
+            Self::TestCode => "test_codes",
             Self::UnknownSend => "unknown_sends",
             Self::CodeVerified => "codes_verified",
             Self::PhoneMissesFull => "phone_misses_full",
