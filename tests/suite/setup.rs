@@ -30,7 +30,7 @@ struct Stack {
     cloudformation: Provider,
 }
 
-/// The lives of a custom resource.
+/// All kinds of requests.
 const REQUESTS: [&str; 3] = ["Create", "Update", "Delete"];
 
 impl Stack {
