@@ -252,9 +252,14 @@ pub fn language(request: &Request, locale: &str) -> Language {
 
 /// The deadline of a request that starts now: `timeout` from now, or earlier if Lambda stops it
 /// earlier.
-#[expect(clippy::disallowed_methods, reason = "the edge of a request")]
 pub fn deadline(request: &Request, timeout: Duration) -> Instant {
     let stop = request.lambda_context_ref().map(Context::deadline);
+    deadline_before(stop, timeout)
+}
+
+/// The same for an event that is no HTTP request. `stop` is when Lambda stops its invocation.
+#[expect(clippy::disallowed_methods, reason = "the edge of a request")]
+pub fn deadline_before(stop: Option<SystemTime>, timeout: Duration) -> Instant {
     Instant::now() + time_left(timeout, stop, SystemTime::now())
 }
 

@@ -12,7 +12,7 @@ pub mod lambda;
 pub mod name;
 pub mod otp;
 pub mod phone;
-mod random;
+pub mod random;
 pub mod secret;
 pub mod sessions;
 pub mod sign_in;

@@ -27,6 +27,7 @@ mod migrations;
 mod outages;
 mod provider;
 mod sessions;
+mod setup;
 mod sms_check;
 mod start;
 mod test_numbers;
