@@ -233,7 +233,13 @@ class Stack(unittest.TestCase):
             "Alarms": "false",
             "AccessLog": "false",
         },
-        "with your own stores": {"Network": "none", "Database": "own", "Cache": "own"},
+        "with your own stores": {
+            "Network": "none",
+            "Database": "own",
+            "DatabaseHost": "db.example.com",
+            "DatabaseAdminSecretArn": "arn:aws:secretsmanager:us-east-1:123456789012:secret:admin-abcdef",
+            "Cache": "own",
+        },
         "with Twilio, CloudFront and all options": {
             "SmsProvider": "sns,twilio",
             "TwilioAccountSid": "AC" + 32 * "0",
