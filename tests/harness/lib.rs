@@ -22,6 +22,7 @@ mod keys;
 mod log;
 mod pgbouncer;
 mod phones;
+mod postgres_server;
 mod provider;
 mod proxy;
 mod redis_server;
@@ -53,13 +54,14 @@ pub use keys::{
 pub use log::Secrets;
 pub use pgbouncer::PgBouncer;
 pub use phones::{fresh_phone, messages_to, neighbour};
+pub use postgres_server::PostgresServer;
 pub use provider::{Behaviour, Provider, SNS_MESSAGE_ID, TWILIO_MESSAGE_ID};
 pub use proxy::{Fault, Proxy};
 pub use redis_server::{RedisServer, challenge_key};
 pub use response::Response;
 pub use service::{Functions, LIMITS, Service, local_settings, settings};
 pub use sms_account::SmsAccount;
-pub use tls::{Authority, TlsProxy};
+pub use tls::{Authority, Certificate, TlsProxy};
 pub use web::serve;
 
 /// A pepper of the right length.
