@@ -45,7 +45,7 @@ use tokio::runtime::{self, Runtime};
 pub use contract::{Outcome, Route, outcome};
 pub use credentials::{Challenge, Tokens, code_in, last_code_to, wrong};
 pub use database::{Database, Lock, Observer};
-pub use deployment::{Deployment, TO_THE_LOG, TWILIO_TOKEN, twilio_settings};
+pub use deployment::{Deployment, EDGE_SECRET, TO_THE_LOG, TWILIO_TOKEN, twilio_settings};
 pub use event::{Gateway, event, event_from, from_address, in_base64, set_header};
 pub use function::{Function, Invocation, Sandbox, binary, sign_up_event, verify_event};
 pub use keys::{

@@ -18,6 +18,7 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
         ("REDIS_URL", "http://hunter2"),
         ("OTP_PEPPER", ""),
         ("OTP_PEPPER", "hunter2"),
+        ("EDGE_SECRET", "hunter2"),
         ("TOKEN_ISSUER", ""),
         ("TOKEN_AUDIENCE", ""),
         ("TOKEN_PUBLIC_KEYS", ""),
@@ -47,6 +48,7 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
     let bad_for_verify = [
         ("OTP_MAX_ATTEMPTS", "0"),
         ("REQUIRE_CHALLENGE_ID", "yes"),
+        ("EDGE_SECRET", "hunter2"),
         ("LIMIT_GUESSES", "50"),
         ("MISSES_PHONE", "50/1y"),
         ("OTP_LENGTH", "11"),

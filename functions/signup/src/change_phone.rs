@@ -55,7 +55,7 @@ impl Signup {
         let code_request = CodeRequest {
             id: ChallengeId::generate(),
             phone: &phone,
-            address: &api::client_address(request),
+            address: &self.edge.client_address(request),
             device: None,
             is_open_login: false,
             purpose: Purpose::ChangePhone { user_id },

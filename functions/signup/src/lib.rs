@@ -13,7 +13,7 @@ use lambda_http::{
     http::{Method, StatusCode},
 };
 use shared::{
-    api::{self, Failure},
+    api::{self, Edge, Failure},
     config::{self, Deadlines, Env},
     device::Devices,
     lambda::Function,
@@ -31,6 +31,7 @@ pub use delivery::Delivery;
 pub struct Signup {
     pub delivery: Delivery,
     users: Users,
+    edge: Edge,
     phones: phone::Parser,
     send_policy: SendPolicy,
     devices: Devices,
@@ -50,7 +51,12 @@ enum PhoneError {
 }
 
 impl Function for Signup {
-    const SECRETS: &[&str] = &["OTP_PEPPER", "TOKEN_PUBLIC_KEYS", "TWILIO_AUTH_TOKEN"];
+    const SECRETS: &[&str] = &[
+        "EDGE_SECRET",
+        "OTP_PEPPER",
+        "TOKEN_PUBLIC_KEYS",
+        "TWILIO_AUTH_TOKEN",
+    ];
 
     /// Reads `REVEAL_REGISTERED` (default `true`), and what its parts read.
     async fn from_env(env: &Env) -> Result<Self, config::Error> {
@@ -58,6 +64,7 @@ impl Function for Signup {
         Ok(Self {
             delivery: Delivery::from_env(env, deadlines).await?,
             users: Users::new(Postgres::from_env(env, deadlines.store)?),
+            edge: Edge::from_env(env)?,
             phones: phone::Parser::from_env(env)?,
             send_policy: SendPolicy::from_env(env)?,
             devices: Devices::from_env(env)?,

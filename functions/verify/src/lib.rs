@@ -14,7 +14,7 @@ use lambda_http::{
 };
 use serde::{Deserialize, Serialize};
 use shared::{
-    api::{self, BadRequest, Failure, Success, Unauthenticated},
+    api::{self, BadRequest, Edge, Failure, Success, Unauthenticated},
     challenge::{ChallengeId, CheckOutcome, Checker, Limited, Matched, Purpose},
     config::{self, Deadlines, Env},
     device::{DeviceId, Devices},
@@ -37,6 +37,7 @@ pub struct Verify {
     pub checker: Checker,
     signer: Signer,
     verifier: Verifier,
+    edge: Edge,
     phones: phone::Parser,
     code_lengths: Lengths,
     devices: Devices,
@@ -102,7 +103,12 @@ enum Error {
 }
 
 impl Function for Verify {
-    const SECRETS: &[&str] = &["OTP_PEPPER", "TOKEN_PRIVATE_KEY", "TOKEN_PUBLIC_KEYS"];
+    const SECRETS: &[&str] = &[
+        "EDGE_SECRET",
+        "OTP_PEPPER",
+        "TOKEN_PRIVATE_KEY",
+        "TOKEN_PUBLIC_KEYS",
+    ];
 
     /// Reads `REQUIRE_CHALLENGE_ID` (default `false`), and what its parts read.
     async fn from_env(env: &Env) -> Result<Self, config::Error> {
@@ -117,6 +123,7 @@ impl Function for Verify {
             checker: Checker::from_env(env, redis)?,
             verifier: Verifier::beside(&signer, env)?,
             signer,
+            edge: Edge::from_env(env)?,
             phones: phone::Parser::from_env(env)?,
             code_lengths: Lengths::from_env(env)?,
             devices: Devices::from_env(env)?,
@@ -156,7 +163,7 @@ impl Verify {
             challenge,
         } = self.read(request, log)?;
 
-        let address = api::client_address(request);
+        let address = self.edge.client_address(request);
         let check = self
             .checker
             .check(&phone, &address, &code, challenge.as_ref(), deadline);
