@@ -1,4 +1,4 @@
-.PHONY: help dev test fuzz load simulate build deploy
+.PHONY: help dev test audit fuzz load simulate build deploy
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
@@ -8,6 +8,9 @@ dev: ## serve the endpoints on http://localhost:9000 (PORT), with stores of thei
 
 test: ## all that CI checks: formatting, lints, build, tests, a little fuzzing
 	@scripts/test.sh
+
+audit: ## the templates: lints, policies, and a deployment into a pretended AWS
+	@scripts/audit.sh
 
 fuzz: ## an hour of libFuzzer at each target of fuzz/, or DURATION seconds
 	@scripts/fuzz.sh "$${DURATION:-3600}"
@@ -21,5 +24,5 @@ simulate: ## days of honest people and attackers (SCENARIOS, such as "1a 2"; all
 build: ## build the functions for AWS
 	@scripts/sam.sh build
 
-deploy: build ## deploy them with the settings of samconfig.toml
-	@scripts/sam.sh deploy
+deploy: ## create or update everything in your AWS account (STAGE=dev, COUNTRIES=US,CA, NAME=Acme)
+	@scripts/deploy.sh

@@ -68,6 +68,8 @@ write_sam_environment() {
         value=$(printf %s "$value" | sed 's/[\\"]/\\&/g')
         variables="$variables${variables:+, }\"$name\": \"${value//$'\n'/\\n}\""
     done
+    # The template takes these from what it creates.
+    variables="$variables, \"SECRET_ARN\": \"\", \"DATABASE_IAM\": \"false\", \"REDIS_IAM\": \"false\", \"REDIS_CLUSTER\": \"false\""
     rm -f target/dev/env.json
     (umask 077 && printf '{\n  "SignupFunction": {%s},\n  "VerifyFunction": {%s},\n  "SessionFunction": {%s}\n}\n' \
         "$variables" "$variables" "$variables" >target/dev/env.json)

@@ -3,14 +3,18 @@
 #
 #   scripts/find-tool.sh postgres        the folder that holds initdb and postgres
 #   scripts/find-tool.sh redis-server    the path of the binary; so for pgbouncer, c++,
-#                                        cargo-lambda, moto_server and sam
+#                                        cargo-lambda, moto_server, sam and checkov
 #   scripts/find-tool.sh pyjwt           the python that has PyJWT
+#   scripts/find-tool.sh pexpect         the python that has moto, cfn-lint and pexpect
 #   scripts/find-tool.sh --installed …   installs nothing: fails silently when the tool is missing
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cargo_lambda=1.9.2
+checkov=3.3.30
+cfn_lint=1.58.0
 moto=5.2.5
+pexpect=4.9.0
 pyjwt=2.15.1
 sam=1.170.0
 
@@ -28,9 +32,16 @@ main() {
         c++) find_or_install "command -v c++" "A C++ compiler" g++ gcc ;;
         cargo-lambda) command -v cargo-lambda || find_in_venv cargo-lambda cargo-lambda "$cargo_lambda" ;;
         moto_server) find_in_venv moto_server "moto[server]" "$moto" ;;
+        pexpect)
+            find_in_venv moto_server "moto[server]" "$moto" >/dev/null
+            find_in_venv cfn-lint cfn-lint "$cfn_lint" >/dev/null
+            find_in_venv python pexpect "$pexpect"
+            ;;
+        # It insists on an old version of what others need in a new one.
+        checkov) find_in_venv checkov checkov "$checkov" target/checkov ;;
         pyjwt) find_in_venv python "pyjwt[crypto]" "$pyjwt" ;;
         sam) command -v sam || find_in_venv sam aws-sam-cli "$sam" ;;
-        *) fail "usage: find-tool.sh [--installed] postgres|redis-server|pgbouncer|c++|cargo-lambda|moto_server|pyjwt|sam" ;;
+        *) fail "usage: find-tool.sh [--installed] postgres|redis-server|pgbouncer|c++|cargo-lambda|moto_server|pexpect|pyjwt|sam|checkov" ;;
     esac
 }
 
@@ -111,8 +122,8 @@ apt-get update -qq || true
 apt-get install -y -qq --no-install-recommends "$@"
 '
 
-find_in_venv() { # the binary, its package, its version
-    local folder=target/tools name=${2%%[*} python
+find_in_venv() { # the binary, its package, its version, a folder of its own
+    local folder=${4-target/tools} name=${2%%[*} python
     # The package's own record tells its version without starting Python.
     if [ -x "$folder/bin/$1" ] && ls -d "$folder"/lib/python*/site-packages/"${name//-/_}-$3".dist-info >/dev/null 2>&1; then
         echo "$PWD/$folder/bin/$1"

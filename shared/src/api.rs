@@ -16,7 +16,10 @@ use lambda_http::{
     Body, Context, Request, RequestExt, Response,
     http::{
         HeaderValue, StatusCode,
-        header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE},
+        header::{
+            ACCEPT_LANGUAGE, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER,
+            WWW_AUTHENTICATE,
+        },
     },
     request::RequestContext,
 };
@@ -29,6 +32,7 @@ pub use edge::Edge;
 
 use crate::{
     challenge::Limited,
+    sms::Language,
     store::StoreError,
     telemetry::{self, Outcome, RequestLog},
 };
@@ -231,11 +235,24 @@ pub fn path(request: &Request) -> &str {
         .unwrap_or(path)
 }
 
+/// The language for the client: that of `locale`, a field of the body that may be empty, or of the
+/// header `Accept-Language`. Neither can fail a request.
+pub fn language(request: &Request, locale: &str) -> Language {
+    let header = request.headers().get(ACCEPT_LANGUAGE);
+    let header = header.and_then(|value| value.to_str().ok());
+    Language::choose(locale, header.unwrap_or_default())
+}
+
 /// The deadline of a request that starts now: `timeout` from now, or earlier if Lambda stops it
 /// earlier.
-#[expect(clippy::disallowed_methods, reason = "the edge of a request")]
 pub fn deadline(request: &Request, timeout: Duration) -> Instant {
     let stop = request.lambda_context_ref().map(Context::deadline);
+    deadline_before(stop, timeout)
+}
+
+/// The same for an event that is no HTTP request. `stop` is when Lambda stops its invocation.
+#[expect(clippy::disallowed_methods, reason = "the edge of a request")]
+pub fn deadline_before(stop: Option<SystemTime>, timeout: Duration) -> Instant {
     Instant::now() + time_left(timeout, stop, SystemTime::now())
 }
 

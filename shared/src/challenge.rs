@@ -23,7 +23,7 @@ use crate::{
     config::{self, Env},
     device::DeviceId,
     name::Name,
-    otp::Peppers,
+    otp::{OtpCode, Peppers},
     phone::PhoneNumber,
     random,
     store::{Redis, StoreError},
@@ -46,6 +46,8 @@ pub struct CodeRequest<'a> {
     pub device: Option<DeviceId>,
     /// A login in the open mode: no code is issued unless the number is registered.
     pub is_open_login: bool,
+    /// The fixed code of a test number. It is not sent, so no limit on sending applies.
+    pub test_code: Option<&'a OtpCode>,
     pub purpose: Purpose,
 }
 

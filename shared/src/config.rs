@@ -48,16 +48,10 @@ impl Env {
         )
     }
 
-    /// Sets these variables; `None` unsets one.
+    /// Sets these variables.
     #[must_use]
-    pub fn with<'a>(
-        mut self,
-        variables: impl IntoIterator<Item = (&'a str, Option<&'a String>)>,
-    ) -> Self {
-        for (name, value) in variables {
-            self.0
-                .insert(name.to_owned(), value.cloned().unwrap_or_default());
-        }
+    pub fn with(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.0.extend(variables);
         self
     }
 

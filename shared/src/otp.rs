@@ -17,6 +17,7 @@ use crate::{
 const PEPPER: &str = "OTP_PEPPER";
 
 /// A code of ASCII digits, leading zeros included. It has no `Debug` and no `Display`.
+#[derive(Clone)]
 pub struct OtpCode(String);
 
 /// The lengths that codes may have: the shortest, and up to four digits more while somebody

@@ -9,7 +9,7 @@ pub(crate) fn generator() -> UnwrapErr<SysRng> {
 }
 
 /// A new id: 128 random bits as 32 lower-case hexadecimal digits.
-pub(crate) fn id() -> String {
+pub fn id() -> String {
     let bits: u128 = generator().random();
     format!("{bits:032x}")
 }

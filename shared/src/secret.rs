@@ -14,8 +14,7 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Replaces the variables `names` by the members of the secret `SECRET_ARN`, a JSON object of
-/// texts. A name that the secret does not hold becomes unset. Without `SECRET_ARN`, `env` stays as
-/// it is.
+/// texts. A variable that the secret does not hold keeps its value.
 ///
 /// A function names the secrets that it uses, and keeps no others.
 pub async fn load(env: Env, names: &[&str]) -> Result<Env, config::Error> {
@@ -42,5 +41,6 @@ pub async fn load(env: Env, names: &[&str]) -> Result<Env, config::Error> {
     let secret = secret.ok_or_else(|| {
         config::Error::invalid(NAME, "names a secret that is not a JSON object of texts")
     })?;
-    Ok(env.with(names.iter().map(|&name| (name, secret.get(name)))))
+    let used = secret.into_iter();
+    Ok(env.with(used.filter(|(name, _)| names.contains(&name.as_str()))))
 }

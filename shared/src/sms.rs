@@ -4,8 +4,10 @@
 //! refusal. The last reply decides if the challenge stays, so "refused" and "unknown" stay apart
 //! throughout.
 
+mod language;
 mod routes;
 mod sns;
+mod templates;
 mod text;
 mod twilio;
 
@@ -14,6 +16,7 @@ use std::{error::Error, time::Duration};
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 use tokio::time::{Instant, timeout_at};
 
+pub use self::language::Language;
 use self::{
     routes::{Name, Routes},
     sns::Sns,
@@ -55,6 +58,22 @@ pub enum SendError {
     /// The request may have arrived, but no reply did: the message may have been sent.
     #[error("the provider's reply was lost")]
     Unknown(#[source] Cause),
+}
+
+/// A message to one phone. It may hold a code, so it has no `Debug`.
+#[derive(Clone, Copy)]
+struct Message<'a> {
+    phone: &'a PhoneNumber,
+    content: Content<'a>,
+    language: Language,
+}
+
+/// What a message says.
+#[derive(Clone, Copy)]
+enum Content<'a> {
+    Code(&'a OtpCode),
+    /// The account is about to get another number.
+    Warning,
 }
 
 type Cause = Box<dyn Error + Send + Sync>;
@@ -106,15 +125,54 @@ impl Sms {
     }
 
     /// Sends `code` to `phone` once: asks the providers of its chain until one does not refuse.
-    /// None is asked without the time to connect, because the outcome would be unknown.
+    /// None is asked without the time to connect, because the outcome would be unknown. The message
+    /// is in `language`, see [`Templates`](templates::Templates) for the exception.
     pub async fn send(
         &self,
         phone: &PhoneNumber,
         code: &OtpCode,
+        language: Language,
         deadline: Instant,
         log: &mut RequestLog,
     ) -> Result<(), SendError> {
-        let message = (phone, code);
+        let message = Message {
+            phone,
+            content: Content::Code(code),
+            language: self.registered(phone, language),
+        };
+        log.language(message.language);
+        self.send_message(message, deadline, log).await
+    }
+
+    /// Warns the number that an account has now: it is about to get another one.
+    pub async fn warn(
+        &self,
+        phone: &PhoneNumber,
+        language: Language,
+        deadline: Instant,
+        log: &mut RequestLog,
+    ) -> Result<(), SendError> {
+        let content = Content::Warning;
+        let message = Message {
+            phone,
+            content,
+            language,
+        };
+        self.send_message(message, deadline, log).await
+    }
+
+    async fn send_message(
+        &self,
+        message: Message<'_>,
+        deadline: Instant,
+        log: &mut RequestLog,
+    ) -> Result<(), SendError> {
+        let phone = message.phone;
+        // The request's line names the message with the code.
+        let replied = |log: &mut RequestLog, provider, outcome, id| match message.content {
+            Content::Code(_) => log.replied(provider, outcome, id),
+            Content::Warning => {}
+        };
         let mut refusal: Cause = "no time left to send it".into();
         let mut others = self.routes.chain(phone);
         while let Some((&name, rest)) = others.split_first() {
@@ -125,15 +183,15 @@ impl Sms {
                 None => break,
                 Some(Ok(id)) => {
                     let id = id.filter(|id| is_message_id(id));
-                    log.replied(provider, ProviderOutcome::Sent, id);
+                    replied(log, provider, ProviderOutcome::Sent, id);
                     return Ok(());
                 }
                 Some(Err(Failure::Unknown(cause))) => {
-                    log.replied(provider, ProviderOutcome::Unknown, None);
+                    replied(log, provider, ProviderOutcome::Unknown, None);
                     return Err(SendError::Unknown(cause));
                 }
                 Some(Err(Failure::Refused(cause) | Failure::Throttled(cause))) => {
-                    log.replied(provider, ProviderOutcome::Refused, None);
+                    replied(log, provider, ProviderOutcome::Refused, None);
                     if !rest.is_empty() {
                         let cause = telemetry::chain(cause.as_ref());
                         tracing::warn!(provider, cause, %phone, "the next provider is asked");
@@ -149,7 +207,7 @@ impl Sms {
     async fn ask(
         &self,
         name: Name,
-        message: (&PhoneNumber, &OtpCode),
+        message: Message<'_>,
         deadline: Instant,
         others: usize,
         log: &mut RequestLog,
@@ -172,6 +230,15 @@ impl Sms {
                 Some(log.provider(send).await)
             }
         }
+    }
+
+    /// The language of a message to `phone`, the same at every provider of its chain.
+    fn registered(&self, phone: &PhoneNumber, language: Language) -> Language {
+        let sns = self.providers.iter().find_map(|provider| match provider {
+            Provider::Sns(sns) => Some(sns),
+            Provider::Twilio(_) | Provider::Log => None,
+        });
+        sns.map_or(language, |sns| sns.templates.registered(phone, language))
     }
 
     fn time_for_one(&self, deadline: Instant, others: usize) -> Option<Instant> {
@@ -231,23 +298,36 @@ impl Provider {
         }
     }
 
-    async fn send(
-        &self,
-        (phone, code): (&PhoneNumber, &OtpCode),
-        text: &Text,
-        until: Instant,
-    ) -> Reply {
+    async fn send(&self, message: Message<'_>, text: &Text, until: Instant) -> Reply {
+        let Message {
+            phone,
+            content,
+            language,
+        } = message;
+        let text = match content {
+            Content::Code(code) => text.with(code, language),
+            Content::Warning => text.warning(language),
+        };
         match self {
-            Self::Sns(sns) => timeout_at(until, sns.send(phone, text.with(code)))
-                .await
-                .unwrap_or_else(|_| Err(Failure::no_reply())),
-            Self::Twilio(twilio) => twilio.send(phone, &text.with(code), until).await,
+            Self::Sns(sns) => {
+                let template = match content {
+                    Content::Code(_) => sns.templates.id(language),
+                    Content::Warning => None,
+                };
+                timeout_at(until, sns.send(phone, text, template))
+                    .await
+                    .unwrap_or_else(|_| Err(Failure::no_reply()))
+            }
+            Self::Twilio(twilio) => twilio.send(phone, &text, until).await,
             Self::Log => {
-                tracing::info!(
-                    phone_number = phone.as_e164(),
-                    otp = code.expose(),
-                    "Generated OTP"
-                );
+                match content {
+                    Content::Code(code) => tracing::info!(
+                        phone_number = phone.as_e164(),
+                        otp = code.expose(),
+                        "Generated OTP"
+                    ),
+                    Content::Warning => tracing::info!(%phone, "warned of a new number"),
+                }
                 Ok(None)
             }
         }

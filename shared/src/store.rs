@@ -43,7 +43,7 @@ pub enum StoreError {
 }
 
 /// Tells if a host is this machine, so that no network is between.
-pub(crate) fn is_loopback(host: &str) -> bool {
+pub fn is_loopback(host: &str) -> bool {
     host == "localhost"
         || host
             .parse()

@@ -6,14 +6,19 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::{
+    encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der},
+    error::Unspecified,
     rand::SystemRandom,
-    rsa,
+    rsa::{self, KeySize},
     signature::{
         ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
         ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256,
     },
 };
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use base64::{
+    Engine,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+};
 use rustls::pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, pem::PemObject};
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 use sha2::{Digest, Sha256};
@@ -445,6 +450,40 @@ impl Jwk {
     }
 }
 
+/// A new `TOKEN_PRIVATE_KEY`: RSA of 2048 bits, which API Gateway's authorizer takes, in PEM
+/// (PKCS#8).
+pub fn new_private_key() -> Result<String, Unspecified> {
+    let pkcs8: Pkcs8V1Der = rsa::KeyPair::generate(KeySize::Rsa2048)?.as_der()?;
+    Ok(pem("PRIVATE KEY", pkcs8.as_ref()))
+}
+
+/// The public key of a `TOKEN_PRIVATE_KEY`, in PEM as in `TOKEN_PUBLIC_KEYS`. `None` if that is no
+/// key that signs tokens.
+pub fn public_key_of(private_key: &str) -> Option<String> {
+    let pkcs8 =
+        PrivatePkcs8KeyDer::from_pem_slice(with_line_breaks(private_key).as_bytes()).ok()?;
+    let (key, _) = parse_private_key(pkcs8.secret_pkcs8_der())?;
+    let public: PublicKeyX509Der<'_> = match &key {
+        SigningKey::Rs256(key) => key.public_key().as_der(),
+        SigningKey::Es256(key) => key.public_key().as_der(),
+    }
+    .ok()?;
+    Some(pem("PUBLIC KEY", public.as_ref()))
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = BASE64_STANDARD.encode(der);
+    let mut pem = format!("-----BEGIN {label}-----\n");
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(64));
+        pem.extend([line, "\n"]);
+        rest = after;
+    }
+    pem.extend(["-----END ", label, "-----\n"]);
+    pem
+}
+
 /// These keys and those of `TOKEN_PUBLIC_KEYS`, each once.
 fn with_public_keys(mut keys: Vec<PublicKey>, env: &Env) -> Result<Vec<PublicKey>, config::Error> {
     let Some(text) = env.text(PUBLIC_KEYS) else {
@@ -535,19 +574,12 @@ fn decode_json<T: for<'a> Deserialize<'a>>(part: &str) -> Result<T, Invalid> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aws_lc_rs::{encoding::AsDer, rsa::KeySize};
-    use base64::prelude::BASE64_STANDARD;
 
     const AT: Duration = Duration::from_hours(500_000);
 
-    fn pem(pkcs8: &[u8]) -> String {
-        let text = BASE64_STANDARD.encode(pkcs8);
-        format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n")
-    }
-
     fn p256() -> String {
         let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-        pem(key.to_pkcs8v1().unwrap().as_ref())
+        pem("PRIVATE KEY", key.to_pkcs8v1().unwrap().as_ref())
     }
 
     fn env(private_key: &str) -> Env {
@@ -609,15 +641,19 @@ mod tests {
 
     #[test]
     fn the_kind_of_key_decides_the_algorithm() {
-        let rsa = rsa::KeyPair::generate(KeySize::Rsa2048).unwrap();
-        let rsa = pem(AsDer::<aws_lc_rs::encoding::Pkcs8V1Der>::as_der(&rsa)
-            .unwrap()
-            .as_ref());
-        for (key, algorithm) in [(rsa, "RS256"), (p256(), "ES256")] {
+        for (key, algorithm) in [(new_private_key().unwrap(), "RS256"), (p256(), "ES256")] {
             let (signer, verifier) = both(&key);
             let token = signer.access_token(&subject(), at(0));
             let header: serde_json::Value = decode_json(token.split('.').next().unwrap()).unwrap();
             assert_eq!(header["alg"], algorithm);
+            let public_keys = public_key_of(&key).unwrap();
+            let env = env(&key).with([(PUBLIC_KEYS.to_owned(), public_keys)]);
+            let with_public = Verifier::from_env(&env).unwrap();
+            assert_eq!(
+                with_public.verify(&token, at(0)),
+                Ok(claims()),
+                "{algorithm}"
+            );
             assert_eq!(verifier.verify(&token, at(0)), Ok(claims()), "{algorithm}");
         }
     }
@@ -653,9 +689,9 @@ mod tests {
     fn weak_and_foreign_keys_are_refused_by_name_and_not_echoed() {
         let p384 =
             EcdsaKeyPair::generate(&aws_lc_rs::signature::ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
-        let p384 = pem(p384.to_pkcs8v1().unwrap().as_ref());
+        let p384 = pem("PRIVATE KEY", p384.to_pkcs8v1().unwrap().as_ref());
         let public = p256().replace("PRIVATE", "PUBLIC");
-        for key in ["hunter2", &pem(b"hunter2"), &p384, &public] {
+        for key in ["hunter2", &pem("PRIVATE KEY", b"hunter2"), &p384, &public] {
             let error = Signer::from_env(&env(key)).err().unwrap().to_string();
             assert!(
                 error.starts_with("TOKEN_PRIVATE_KEY must") && !error.contains("hunter2"),

@@ -269,19 +269,20 @@ impl Route {
         const NAME: Member = Member::text("name");
         const PHONE_NUMBER: Member = Member::text("phone_number");
         const DEVICE_TOKEN: Member = Member::text("device_token");
+        const LOCALE: Member = Member::text("locale");
         const OTP: Member = Member::text("otp");
         const CHALLENGE_ID: Member = Member::text("challenge_id");
         const REFRESH_TOKEN: Member = Member::text("refresh_token");
         const EVERYWHERE: Member = Member::flag("everywhere");
         const VERSION: Member = Member::required_number("version");
         match self {
-            Self::Signup => &[NAME, PHONE_NUMBER, DEVICE_TOKEN],
-            Self::Login => &[PHONE_NUMBER, DEVICE_TOKEN],
+            Self::Signup => &[NAME, PHONE_NUMBER, DEVICE_TOKEN, LOCALE],
+            Self::Login => &[PHONE_NUMBER, DEVICE_TOKEN, LOCALE],
             Self::Verify => &[OTP, PHONE_NUMBER, CHALLENGE_ID],
             Self::Refresh => &[REFRESH_TOKEN],
             Self::Logout => &[REFRESH_TOKEN, EVERYWHERE],
             Self::Rename => &[NAME, VERSION],
-            Self::ChangePhone => &[PHONE_NUMBER],
+            Self::ChangePhone => &[PHONE_NUMBER, LOCALE],
         }
     }
 

@@ -166,11 +166,8 @@ impl Drop for Database {
         // The test's own runtime is about to end, so the clean-up has one of its own.
         let dropping = std::thread::spawn(move || {
             runtime().block_on(async {
-                let admin = connect(&admin_url()).await;
-                admin
-                    .batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
-                    .await
-            })
+                drop_with_roles(&connect(&admin_url()).await, &name).await;
+            });
         });
         drop(dropping.join());
     }
@@ -210,7 +207,7 @@ async fn template() -> String {
             admin.batch_execute(&statement).await.unwrap();
         }
         let env = Env::from([("DATABASE_URL", database_url(&unfinished).as_str())]);
-        let database = migrate::Database::from_env(&env).unwrap();
+        let database = migrate::Migrate::from_env(&env).unwrap();
         database.run(Command::Up).await.unwrap();
         admin
             .batch_execute(&format!("ALTER DATABASE {unfinished} RENAME TO {name}"))
@@ -231,8 +228,19 @@ async fn drop_leftovers(admin: &Client) {
         .await
         .unwrap();
     for row in rows {
-        let name: &str = row.get(0);
-        let statement = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+        drop_with_roles(admin, row.get(0)).await;
+    }
+}
+
+/// A database, and the roles that a setup or a test made for it.
+async fn drop_with_roles(admin: &Client, name: &str) {
+    let roles = ["signup", "verify", "session", "admin"].map(|role| format!("{name}_{role}"));
+    let roles = format!("DROP ROLE IF EXISTS {}", roles.join(", "));
+    // Rights of a role that are left keep it from being dropped, so the database goes first.
+    for statement in [
+        format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"),
+        roles,
+    ] {
         admin.batch_execute(&statement).await.unwrap();
     }
 }

@@ -12,6 +12,7 @@
     reason = "a test stops at the first surprise"
 )]
 
+mod aws;
 mod contract;
 mod credentials;
 mod database;
@@ -42,6 +43,7 @@ use rand::{RngExt, rand_core::UnwrapErr, rngs::SysRng};
 use shared::config::Env;
 use tokio::runtime::{self, Runtime};
 
+pub use aws::{create_secret, moto, put_secret, secret_text, sms_attributes};
 pub use contract::{Outcome, Route, outcome};
 pub use credentials::{Challenge, Tokens, code_in, last_code_to, wrong};
 pub use database::{Database, Lock, Observer};

@@ -4,10 +4,10 @@ use shared::lambda::Function as _;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use harness::{
-    Behaviour, EDGE_SECRET, Function, PATIENCE, PEPPER, Provider, Service, fresh_phone,
-    last_code_to, set_header, sign_up_event, signing_key, twilio_settings, variable,
+    Behaviour, EDGE_SECRET, Function, PATIENCE, PEPPER, Provider, Service, create_secret,
+    fresh_phone, last_code_to, moto, set_header, sign_up_event, signing_key, twilio_settings,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use shared::config::Env;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -16,29 +16,8 @@ use tokio::{
 };
 use verify::Verify;
 
-/// moto, which serves Secrets Manager as well as SNS.
-fn moto() -> String {
-    variable("AWS_ENDPOINT_URL_SNS").unwrap()
-}
-
-/// Stores a secret and returns its ARN.
 async fn secret(text: &str) -> String {
-    let name = format!("otp-auth-{}", harness::random_number());
-    let reply = reqwest::Client::new()
-        .post(moto())
-        .header("X-Amz-Target", "secretsmanager.CreateSecret")
-        .header("Content-Type", "application/x-amz-json-1.1")
-        .header(
-            "Authorization",
-            "AWS4-HMAC-SHA256 Credential=testing/20261122/us-east-1/secretsmanager/aws4_request, \
-             SignedHeaders=host, Signature=0",
-        )
-        .body(json!({"Name": name, "SecretString": text}).to_string())
-        .send()
-        .await
-        .unwrap();
-    let reply: Value = reply.json().await.unwrap();
-    reply["ARN"].as_str().unwrap().to_owned()
+    create_secret(Some(text)).await
 }
 
 async fn start_signup(service: &Service, own: &[(&str, &str)]) -> Function {
@@ -57,7 +36,9 @@ async fn start_signup(service: &Service, own: &[(&str, &str)]) -> Function {
 #[tokio::test]
 async fn the_pepper_comes_from_the_secret_and_not_from_the_environment() {
     let service = Service::start().await;
-    let arn = secret(&json!({"OTP_PEPPER": PEPPER, "OTHER": "ignored"}).to_string()).await;
+    let keys = signing_key().public_pem();
+    let members = json!({"OTP_PEPPER": PEPPER, "TOKEN_PUBLIC_KEYS": keys, "OTHER": "ignored"});
+    let arn = secret(&members.to_string()).await;
     let another = "another pepper of at least 32 bytes";
     let mut signup = start_signup(&service, &[("SECRET_ARN", &arn), ("OTP_PEPPER", another)]).await;
     let phone = fresh_phone();
@@ -67,9 +48,28 @@ async fn the_pepper_comes_from_the_secret_and_not_from_the_environment() {
 }
 
 #[tokio::test]
+async fn the_stores_come_from_the_secret_and_all_else_stays_as_it_is() {
+    let service = Service::start().await;
+    let (database, redis) = (service.database.url(), service.redis_server.url());
+    let members = json!({"DATABASE_URL": database, "REDIS_URL": redis});
+    let arn = secret(&members.to_string()).await;
+    let own = [
+        ("SECRET_ARN", &*arn),
+        ("DATABASE_URL", "postgres://otp@127.0.0.1:1/otp"),
+        ("REDIS_URL", "redis://127.0.0.1:1"),
+    ];
+    let mut signup = start_signup(&service, &own).await;
+    signup.sign_up(&fresh_phone()).await.assert_ok();
+}
+
+#[tokio::test]
 async fn twilios_token_comes_from_the_secret_and_not_from_the_environment() {
     let service = Service::start().await;
-    let members = json!({"OTP_PEPPER": PEPPER, "TWILIO_AUTH_TOKEN": "of the secret"});
+    let members = json!({
+        "OTP_PEPPER": PEPPER,
+        "TOKEN_PUBLIC_KEYS": signing_key().public_pem(),
+        "TWILIO_AUTH_TOKEN": "of the secret",
+    });
     let arn = secret(&members.to_string()).await;
     let twilio = Provider::start(Behaviour::Accept).await;
     let endpoint = twilio.url();
@@ -109,7 +109,6 @@ async fn a_secret_that_cannot_be_used_ends_the_process_and_is_not_quoted() {
         (secret("[\"hunter2\"]").await, "SECRET_ARN"),
         (secret("{\"OTP_PEPPER\": 42}").await, "SECRET_ARN"),
         (secret("{\"OTP_PEPPER\": \"hunter2\"}").await, "OTP_PEPPER"),
-        (secret("{\"otp_pepper\": \"hunter2\"}").await, "OTP_PEPPER"),
         ("nowhere".to_owned(), "SECRET_ARN"),
     ];
     for (arn, named) in cases {

@@ -2,16 +2,17 @@
 
 use futures_util::future::{join, join_all};
 use harness::{
-    Challenge, Response, Service, Tokens, fresh_phone, messages_to,
+    Behaviour, Challenge, Provider, Response, Service, Tokens, fresh_phone, messages_to,
     outcome::{
         INVALID_PAYLOAD, INVALID_PHONE, INVALID_TOKEN, NOT_REGISTERED, NOT_STORED, OTP_EXPIRED,
-        OTP_MISMATCH, PHONE_CHANGED, PHONE_MISSING, RATE_LIMITED, REGISTERED, UNAUTHENTICATED,
-        UNSUPPORTED_PHONE, USER_EXISTS, USER_NOT_FOUND,
+        OTP_MISMATCH, PHONE_CHANGED, PHONE_MISSING, RATE_LIMITED, REGISTERED, SMS_FAILED,
+        UNAUTHENTICATED, UNSUPPORTED_PHONE, USER_EXISTS, USER_NOT_FOUND,
     },
 };
 use serde_json::{Value, json};
 use tokio_postgres::types::{ToSql, Type};
 
+const REFUSE: Behaviour = Behaviour::Refuse(400, "InvalidParameter");
 const PRIVATE: (&str, &str) = ("REVEAL_REGISTERED", "false");
 
 /// A registered number and its tokens.
@@ -60,6 +61,76 @@ async fn a_right_code_gives_the_user_the_new_number() {
     service.log_in_again(&new).await;
     service.log_in(&old).await.assert_is(USER_NOT_FOUND);
     assert_eq!(service.database.count_users().await, 1);
+}
+
+#[tokio::test]
+async fn the_old_number_is_warned_in_the_language_of_the_request() {
+    let service = Service::start_with(&[("OTP_APP_NAME", "Acme")]).await;
+    let (old, tokens) = signed_in(&service).await;
+    for (locale, warning) in [
+        (
+            "en",
+            "Your Acme account is about to get another phone number. ",
+        ),
+        (
+            "de",
+            "Ihr Konto bei Acme erhält gleich eine andere Telefonnummer. ",
+        ),
+    ] {
+        let body = json!({"phone_number": fresh_phone(), "locale": locale}).to_string();
+        let sent = service
+            .send_as(&tokens.access, "POST", "/me/phone", &body)
+            .await;
+        sent.assert_ok();
+        let message = messages_to(&old).await.pop().unwrap();
+        assert!(message.starts_with(warning), "{message}");
+    }
+    assert_eq!(messages_to(&old).await.len(), 3);
+}
+
+/// The numbers in the requests to a provider.
+fn asked_to_send_to(provider: &Provider) -> Vec<String> {
+    let number = |body: String| {
+        let (_, rest) = body.split_once("PhoneNumber=%2B").unwrap();
+        format!("+{}", rest.split('&').next().unwrap())
+    };
+    provider.requests().into_iter().map(number).collect()
+}
+
+/// Its owner may have lost it, and wants a new one for that reason.
+#[tokio::test]
+async fn an_old_number_that_gets_no_messages_does_not_stop_the_change() {
+    let service = Service::start().await;
+    let provider = Provider::start(REFUSE).await;
+    let (old, tokens) = signed_in(&service).await;
+    let new = fresh_phone();
+    let own = [
+        ("AWS_ENDPOINT_URL_SNS", &*provider.url()),
+        ("TEST_NUMBERS", &format!("{new}=271828@2099-12-31")),
+    ];
+    let sent = service
+        .others(&own)
+        .await
+        .change_phone(&tokens.access, &new)
+        .await;
+    sent.assert_ok();
+    assert_eq!(asked_to_send_to(&provider), [old]);
+}
+
+#[tokio::test]
+async fn a_code_that_was_refused_warns_nobody() {
+    let service = Service::start().await;
+    let provider = Provider::start(REFUSE).await;
+    let (_, tokens) = signed_in(&service).await;
+    let own = [("AWS_ENDPOINT_URL_SNS", &*provider.url())];
+    let new = fresh_phone();
+    let refused = service
+        .others(&own)
+        .await
+        .change_phone(&tokens.access, &new)
+        .await;
+    refused.assert_is(SMS_FAILED);
+    assert_eq!(asked_to_send_to(&provider), [new]);
 }
 
 #[tokio::test]

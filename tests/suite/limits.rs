@@ -513,6 +513,7 @@ fn request<'a>(
         address,
         device: None,
         is_open_login: false,
+        test_code: None,
         purpose: Purpose::SignUp(Name::parse("Ada").unwrap()),
     }
 }

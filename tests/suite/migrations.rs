@@ -1,17 +1,17 @@
-//! The schema: its migrations, its grants, and the purge of old rows.
+//! The schema: its migrations, and the purge of old rows.
 
-use harness::{Database, Function, Functions, Invocation, Service, fresh_phone};
+use harness::{Database, Function, Invocation, Service, fresh_phone};
 use migrate::{Command, Purged, Report};
 use serde_json::json;
 use shared::config::Env;
 use tokio::process::Command as Process;
 
-fn migrator(database: &Database) -> migrate::Database {
+fn migrator(database: &Database) -> migrate::Migrate {
     let url = database.url();
-    migrate::Database::from_env(&Env::from([("DATABASE_URL", url.as_str())])).unwrap()
+    migrate::Migrate::from_env(&Env::from([("DATABASE_URL", url.as_str())])).unwrap()
 }
 
-async fn applied(migrator: &migrate::Database, command: Command) -> Vec<bool> {
+async fn applied(migrator: &migrate::Migrate, command: Command) -> Vec<bool> {
     let Report::Schema(schema) = migrator.run(command).await.unwrap() else {
         panic!("{command:?} reports the schema");
     };
@@ -30,41 +30,6 @@ async fn up_applies_all_status_tells_and_down_reverts_one() {
         assert_eq!(applied(&migrator, Command::Down).await, first(left));
     }
     assert_eq!(applied(&migrator, Command::Up).await, first(3));
-}
-
-/// The grants are read from the page on deployment, so that it cannot name too few.
-#[tokio::test]
-async fn a_user_with_the_grants_of_the_deployment_page_serves_every_route() {
-    let service = Service::start().await;
-    let role = service.database.name();
-    let page = include_str!("../../docs/deploy.md");
-    let (_, from_grants) = page.split_once("```sql\n").unwrap();
-    let (grants, _) = from_grants.split_once("```").unwrap();
-    let grants = grants.replace(" TO otp", &format!(" TO {role}"));
-    let create = format!("CREATE ROLE {role} LOGIN; {grants}");
-    service.database.run(&create).await;
-
-    let database_url = service.database.url_of(role);
-    let functions = Functions::over(&database_url, &service.redis_server.url(), &[]).await;
-    let phone = functions.registered().await;
-    let tokens = functions.log_in_again(&phone).await;
-    functions.me(&tokens.access).await.assert_ok();
-    functions.sessions(&tokens.access).await.assert_ok();
-    functions.rename(&tokens.access, "Eve", 1).await.assert_ok();
-    functions.refresh(&tokens.refresh).await.assert_ok();
-    functions.log_out(&tokens.refresh).await.assert_ok();
-    let tokens = functions.log_in_again(&phone).await;
-    let sessions = functions.sessions(&tokens.access).await;
-    let id = sessions.body["data"][0]["id"].as_str().unwrap();
-    functions.end_session(&tokens.access, id).await.assert_ok();
-    let tokens = functions.log_in_again(&phone).await;
-    let everywhere = functions.log_out_everywhere(&tokens.refresh).await;
-    everywhere.assert_ok();
-    let tokens = functions.log_in_again(&phone).await;
-    functions.delete_user(&tokens.access).await.assert_ok();
-
-    let end = format!("DROP OWNED BY {role}; DROP ROLE {role}");
-    service.database.run(&end).await;
 }
 
 #[tokio::test]
@@ -130,7 +95,7 @@ async fn on_the_command_line_it_prints_what_is_applied() {
     for words in [&[][..], &["sideways"], &["up", "down"]] {
         let (succeeded, printed) = run(words).await;
         assert!(
-            !succeeded && printed.contains("up, down, status, purge or sms"),
+            !succeeded && printed.contains("up, down, status, purge, setup or sms"),
             "{printed}"
         );
     }

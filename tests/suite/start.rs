@@ -11,6 +11,7 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
         "postgres://otp:hunter2@127.0.0.1:1/otp",
         "redis://:hunter2@127.0.0.1:1",
     );
+    let too_long = "a".repeat(80);
     let bad = [
         ("DATABASE_URL", ""),
         ("DATABASE_URL", "mysql://otp:hunter2@h/otp"),
@@ -20,9 +21,7 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
         ("OTP_PEPPER", "hunter2"),
         ("EDGE_SECRET", "hunter2"),
         ("TOKEN_ISSUER", ""),
-        ("TOKEN_AUDIENCE", ""),
         ("TOKEN_PUBLIC_KEYS", ""),
-        ("TOKEN_PUBLIC_KEYS", "hunter2"),
         ("SMS_PROVIDER", ""),
         ("SMS_PROVIDER", "pigeon"),
         ("SMS_PROVIDER", "log,sns"),
@@ -31,7 +30,9 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
         ("OTP_LENGTH", "six"),
         ("OTP_TTL_SECONDS", "601"),
         ("OTP_APP_NAME", "日本"),
+        ("OTP_APP_NAME", &too_long),
         ("OTP_DOMAIN", "https://example.com"),
+        ("TEST_NUMBERS", "+14155550100=hunter2@2027-01-31"),
         ("DEFAULT_COUNTRY", "Utopia"),
         ("ALLOWED_COUNTRIES", ""),
         ("ALLOWED_COUNTRIES", "Utopia"),
@@ -48,7 +49,6 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
     let bad_for_verify = [
         ("OTP_MAX_ATTEMPTS", "0"),
         ("REQUIRE_CHALLENGE_ID", "yes"),
-        ("EDGE_SECRET", "hunter2"),
         ("LIMIT_GUESSES", "50"),
         ("MISSES_PHONE", "50/1y"),
         ("OTP_LENGTH", "11"),
@@ -71,6 +71,11 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
         ("SMS_ROUTES", "IN:pigeon"),
         ("SMS_TIMEOUT_MS", "4001"),
     ];
+    let sns = [("SMS_PROVIDER", "sns"), ("AWS_REGION", "us-east-1")];
+    let bad_for_sns = [
+        ("SNS_TEMPLATE_ID", "ja:1107"),
+        ("SNS_TEMPLATE_ID", "en:hunter2,en:hunter2"),
+    ];
     let private = Key::p256().private_pem();
     let bad_for_session = [
         ("DATABASE_URL", ""),
@@ -89,6 +94,7 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
     let none: &[(&str, &str)] = &[];
     let cases = bad.map(|bad| ("signup", none, bad)).into_iter();
     let cases = cases.chain(bad_for_twilio.map(|bad| ("signup", &twilio[..], bad)));
+    let cases = cases.chain(bad_for_sns.map(|bad| ("signup", &sns[..], bad)));
     let cases = cases.chain(bad_for_verify.map(|bad| ("verify", none, bad)));
     let cases = cases.chain(bad_for_session.map(|bad| ("session", none, bad)));
     for (function, own, (name, value)) in cases {

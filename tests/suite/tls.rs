@@ -42,7 +42,7 @@ async fn outcome(database: &Database, address: &str, trusted: &Authority) -> Out
     let cause = &signup.response_lines()[0]["cause"];
 
     let env = Env::from([("DATABASE_URL", &*url), trusts]);
-    let migrator = migrate::Database::from_env(&env).unwrap();
+    let migrator = migrate::Migrate::from_env(&env).unwrap();
     let migrated = migrator.run(Command::Status).await;
     Outcome {
         status,

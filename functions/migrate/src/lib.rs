@@ -1,31 +1,37 @@
-//! The database: applies and reverts the files of `migrations/`, which are compiled in, and deletes
-//! old rows. Beside it, the check of the account's SMS set-up, which needs no database.
-//!
-//! Concurrent runs wait for each other through an advisory lock.
+//! Sets up a deployment: the schema from the files of `migrations/`, which are compiled in, the
+//! secrets of the functions, and their roles in the database. Also deletes old rows, and checks the
+//! account's SMS set-up, which needs no database.
 
+mod custom_resource;
 mod files;
 mod purge;
+mod roles;
+mod schema;
+mod secrets;
+mod setup;
 pub mod sms;
 
-use std::{collections::HashSet, str::FromStr, time::Duration};
+use std::{str::FromStr, time::Duration};
 
-use files::MIGRATIONS;
-pub use purge::Purged;
+use aws_sdk_sns::{error::SdkError, operation::set_sms_attributes::SetSMSAttributesError};
 use serde::{Deserialize, Serialize};
 use shared::{
     config::{self, Env},
-    iam::{IamError, IamLogin},
-    store::DatabaseUrl,
+    iam::IamError,
 };
-use sqlx::{
-    Connection, PgConnection,
-    migrate::{Migrate as _, MigrateError, Migrator},
-    postgres::{PgConnectOptions, PgSslMode},
-};
-use tokio::time::timeout;
+use sqlx::{Connection, migrate::MigrateError};
+use tokio::time::Instant;
 
-/// The longest that connecting takes.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+use custom_resource::RespondError;
+pub use purge::Purged;
+use roles::RolesError;
+pub use schema::{Database, Migration, Schema};
+use secrets::{Secrets, SecretsError};
+pub use setup::Setup;
+use setup::SmsAttributes;
+
+/// The longest that a setup by command takes.
+const SETUP_TIME: Duration = Duration::from_hours(1);
 
 /// A command about the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -39,6 +45,8 @@ pub enum Command {
     Status,
     /// Delete used challenges and ended sessions that are more than a day past their time.
     Purge,
+    /// Complete the secrets, apply all pending migrations and set the roles.
+    Setup,
 }
 
 /// The event of the Lambda function. If it cannot be read, the error quotes nothing of it, because
@@ -47,7 +55,7 @@ pub enum Command {
 #[serde(
     untagged,
     deny_unknown_fields,
-    expecting = "the command must be up, down, status, purge or sms, which alone takes a phone_number"
+    expecting = "the command must be up, down, status, purge, setup or sms, which alone takes a phone_number"
 )]
 pub enum Event {
     /// `{"command": "up"}`
@@ -57,6 +65,8 @@ pub enum Event {
         command: sms::Word,
         phone_number: Option<String>,
     },
+    /// A custom resource's, from CloudFormation.
+    CustomResource(custom_resource::Request),
 }
 
 /// The result of a command.
@@ -65,21 +75,8 @@ pub enum Event {
 pub enum Report {
     Schema(Schema),
     Purged(Purged),
+    Setup(Setup),
     Sms(Box<sms::Report>),
-}
-
-/// All migrations in order, after the command.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Schema {
-    pub migrations: Vec<Migration>,
-}
-
-/// The state of one migration.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Migration {
-    pub version: i64,
-    pub description: String,
-    pub applied: bool,
 }
 
 /// A command that failed.
@@ -91,17 +88,33 @@ pub enum Error {
     Connect(#[source] sqlx::Error),
     #[error("cannot log in to the database")]
     LogIn(#[from] IamError),
+    #[error("cannot log in to the database")]
+    AdminSecret(#[source] SecretsError),
     #[error("migration failed")]
     Migrate(#[from] MigrateError),
     #[error("purge failed")]
     Purge(#[source] sqlx::Error),
+    #[error("cannot wait for another setup")]
+    Lock(#[source] sqlx::Error),
+    #[error("the secrets cannot be completed")]
+    Secrets(#[from] SecretsError),
+    #[error("the roles cannot be set")]
+    Roles(#[from] RolesError),
+    #[error("SNS's attributes cannot be set")]
+    SmsAttributes(#[from] Box<SdkError<SetSMSAttributesError>>),
+    #[error("the properties of the custom resource are invalid")]
+    Properties(#[source] serde_json::Error),
+    #[error("{0} did not end in time")]
+    Late(&'static str),
     #[error("the SMS set-up cannot be checked")]
     Sms(#[from] sms::Error),
+    #[error("CloudFormation did not take the response")]
+    Respond(#[from] RespondError),
 }
 
 /// Not a command.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the command must be up, down, status, purge or sms")]
+#[error("the command must be up, down, status, purge, setup or sms")]
 pub struct UnknownCommand;
 
 impl FromStr for Command {
@@ -113,109 +126,53 @@ impl FromStr for Command {
             "down" => Ok(Self::Down),
             "status" => Ok(Self::Status),
             "purge" => Ok(Self::Purge),
+            "setup" => Ok(Self::Setup),
             _ => Err(UnknownCommand),
         }
     }
 }
 
-/// The database whose schema is migrated.
-pub struct Database {
-    options: PgConnectOptions,
-    iam: Option<IamLogin>,
+/// The function.
+pub struct Migrate {
+    database: Database,
+    secrets: Option<Secrets>,
 }
 
-impl Database {
-    /// Reads `DATABASE_URL`, see [`DatabaseUrl`], `DATABASE_IAM`, and `SSL_CERT_FILE`: the
-    /// authorities to verify against beside the public ones.
+impl Migrate {
+    /// Reads its settings, see [`Database`] and [`Secrets`]. Connects to nothing.
     pub fn from_env(env: &Env) -> Result<Self, config::Error> {
-        let url = DatabaseUrl::from_env(env)?;
-        let options = PgConnectOptions::from_str(&url.text).map_err(|_| {
-            config::Error::invalid("DATABASE_URL", "has a setting that is not known")
-        })?;
-        let options = if url.verified_tls {
-            let options = options.ssl_mode(PgSslMode::VerifyFull);
-            match url.own_authorities(env)? {
-                Some(pem) => options.ssl_root_cert_from_pem(pem),
-                None => options,
-            }
-        } else {
-            options.ssl_mode(PgSslMode::Disable)
-        };
         Ok(Self {
-            options,
-            iam: url.iam_login(env)?,
+            database: Database::from_env(env)?,
+            secrets: Secrets::from_env(env)?,
         })
     }
 
     /// Runs one command.
     pub async fn run(&self, command: Command) -> Result<Report, Error> {
-        let mut options = self.options.clone();
-        if let Some(iam) = &self.iam {
-            options = options.password(&iam.password().await?);
-        }
-        let connecting = timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options)).await;
-        let mut connection = connecting
-            .map_err(|_| Error::TimedOut)?
-            .map_err(Error::Connect)?;
+        let mut connection = self.database.connect().await?;
         let report = match command {
             Command::Up => {
-                MIGRATIONS.run(&mut connection).await?;
-                status(&mut connection).await
+                schema::apply(&mut connection).await?;
+                Report::Schema(schema::status(&mut connection).await?)
             }
             Command::Down => {
-                revert_newest(&mut connection).await?;
-                status(&mut connection).await
+                schema::revert_newest(&mut connection).await?;
+                Report::Schema(schema::status(&mut connection).await?)
             }
-            Command::Status => status(&mut connection).await,
+            Command::Status => Report::Schema(schema::status(&mut connection).await?),
             Command::Purge => {
                 let purged = purge::purge(&mut connection).await;
-                purged.map(Report::Purged).map_err(Error::Purge)
+                Report::Purged(purged.map_err(Error::Purge)?)
             }
-        }?;
+            Command::Setup => {
+                let (secrets, attributes) = (self.secrets.as_ref(), SmsAttributes::default());
+                let deadline = Instant::now() + SETUP_TIME;
+                let setup = setup::run(&mut connection, secrets, attributes, deadline).await?;
+                Report::Setup(setup)
+            }
+        };
         // The work is done and committed; a connection that breaks now harms nothing.
         let _ended = connection.close().await;
         Ok(report)
     }
-}
-
-/// Takes the lock before it looks for the newest migration, so that two concurrent calls revert
-/// two.
-async fn revert_newest(connection: &mut PgConnection) -> Result<(), MigrateError> {
-    let mut unlocked = Migrator::with_migrations(MIGRATIONS.iter().cloned().collect());
-    unlocked.set_locking(false);
-    connection.lock().await?;
-    let applied = applied(connection).await?;
-    let newest = applied.iter().max().copied().unwrap_or(0);
-    let target = applied.iter().filter(|&&version| version < newest).max();
-    unlocked
-        .undo(&mut *connection, target.copied().unwrap_or(0))
-        .await?;
-    connection.unlock().await
-}
-
-async fn status(connection: &mut PgConnection) -> Result<Report, Error> {
-    let applied = applied(connection).await?;
-    let migrations = MIGRATIONS
-        .iter()
-        .filter(|migration| migration.migration_type.is_up_migration())
-        .map(|migration| Migration {
-            version: migration.version,
-            description: migration.description.to_string(),
-            applied: applied.contains(&migration.version),
-        })
-        .collect();
-    Ok(Report::Schema(Schema { migrations }))
-}
-
-async fn applied(connection: &mut PgConnection) -> Result<HashSet<i64>, MigrateError> {
-    let table = &MIGRATIONS.table_name;
-    let exists: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
-        .bind(table.as_ref())
-        .fetch_one(&mut *connection)
-        .await?;
-    if !exists {
-        return Ok(HashSet::new());
-    }
-    let applied = connection.list_applied_migrations(table).await?;
-    Ok(applied.iter().map(|migration| migration.version).collect())
 }

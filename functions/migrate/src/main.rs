@@ -1,11 +1,14 @@
-//! `migrate up|down|status|purge`, `migrate sms [NUMBER]`: a command line, and the Lambda function
-//! `migrate`.
+//! `migrate up|down|status|purge|setup`, `migrate sms [NUMBER]`: a command line, and the Lambda
+//! function `migrate`.
 
-use std::{env, process::ExitCode};
+use std::{env, process::ExitCode, time::Duration};
 
 use lambda_runtime::{LambdaEvent, service_fn};
-use migrate::{Database, Event, Purged, Report, sms};
-use shared::{config::Env, telemetry};
+use migrate::{Error, Event, Migrate, Purged, Report, Schema, Setup, sms};
+use shared::{api, config::Env, telemetry};
+
+/// The longest that CloudFormation waits for its response. Lambda's own deadline may come before.
+const RESPONSE_TIME: Duration = Duration::from_mins(5);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -22,14 +25,21 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(env: &Env) -> ExitCode {
-    let database = match Database::from_env(env) {
-        Ok(database) => database,
+    let migrate = match Migrate::from_env(env) {
+        Ok(migrate) => migrate,
         Err(error) => return telemetry::exit("cannot start", &error),
     };
     let handler = service_fn(async |event: LambdaEvent<Event>| {
         let report = match event.payload {
-            Event::Database { command } => database.run(command).await,
-            Event::Sms { phone_number, .. } => sms::report(env, phone_number.as_deref()).await,
+            Event::Database { command } => migrate.run(command).await.map(Some),
+            Event::Sms { phone_number, .. } => {
+                sms::report(env, phone_number.as_deref()).await.map(Some)
+            }
+            Event::CustomResource(request) => {
+                let deadline = api::deadline_before(Some(event.context.deadline()), RESPONSE_TIME);
+                let responded = request.respond(&migrate, deadline).await;
+                responded.map(|()| None).map_err(Error::from)
+            }
         };
         report.map_err(|error| {
             let cause = telemetry::chain(&error);
@@ -51,8 +61,8 @@ async fn run(env: &Env) -> ExitCode {
     let report = match words[..] {
         ["sms"] => sms::report(env, None).await,
         ["sms", phone_number] => sms::report(env, Some(phone_number)).await,
-        [word] => match (word.parse(), Database::from_env(env)) {
-            (Ok(command), Ok(database)) => database.run(command).await,
+        [word] => match (word.parse(), Migrate::from_env(env)) {
+            (Ok(command), Ok(migrate)) => migrate.run(command).await,
             (Err(error), _) => return telemetry::exit("cannot start", &error),
             (_, Err(error)) => return telemetry::exit("cannot start", &error),
         },
@@ -61,26 +71,33 @@ async fn run(env: &Env) -> ExitCode {
     match report {
         Ok(report) => {
             match report {
-                Report::Schema(schema) => {
-                    for migration in schema.migrations {
-                        let mark = if migration.applied {
-                            "applied"
-                        } else {
-                            "pending"
-                        };
-                        println!("{:06} {} {mark}", migration.version, migration.description);
-                    }
-                }
+                Report::Schema(schema) => print_schema(&schema),
                 Report::Purged(Purged {
                     used_challenges,
                     sessions,
                 }) => {
                     println!("deleted {used_challenges} used challenges, {sessions} sessions");
                 }
+                Report::Setup(Setup { schema, roles }) => {
+                    print_schema(&schema);
+                    println!("roles {}", roles.join(", "));
+                }
                 Report::Sms(report) => print!("{report}"),
             }
             ExitCode::SUCCESS
         }
         Err(error) => telemetry::exit("command failed", &error),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "a report for a person")]
+fn print_schema(schema: &Schema) {
+    for migration in &schema.migrations {
+        let mark = if migration.applied {
+            "applied"
+        } else {
+            "pending"
+        };
+        println!("{:06} {} {mark}", migration.version, migration.description);
     }
 }

@@ -73,7 +73,12 @@ enum Error {
 }
 
 impl Function for Session {
-    const SECRETS: &[&str] = &["OTP_PEPPER", "TOKEN_PRIVATE_KEY", "TOKEN_PUBLIC_KEYS"];
+    const SECRETS: &[&str] = &[
+        "DATABASE_URL",
+        "OTP_PEPPER",
+        "TOKEN_PRIVATE_KEY",
+        "TOKEN_PUBLIC_KEYS",
+    ];
 
     /// Reads what its parts read.
     async fn from_env(env: &Env) -> Result<Self, config::Error> {

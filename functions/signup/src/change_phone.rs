@@ -15,6 +15,7 @@ use crate::{PhoneError, Signup, delivery};
 #[serde(default, deny_unknown_fields)]
 struct Body {
     phone_number: String,
+    locale: String,
 }
 
 /// A change of number that gets no code.
@@ -58,6 +59,7 @@ impl Signup {
             address: &self.edge.client_address(request),
             device: None,
             is_open_login: false,
+            test_code: self.delivery.test_code(&phone),
             purpose: Purpose::ChangePhone { user_id },
         };
         if self.reveals_registered && mover.is_taken {
@@ -66,7 +68,16 @@ impl Signup {
                 .await?;
             return Err(Error::UserExists);
         }
-        Ok(self.delivery.deliver(&code_request, deadline, log).await?)
+        let language = api::language(request, &body.locale);
+        let deliver = (self.delivery).deliver(&code_request, language, deadline, log);
+        let sent = deliver.await?;
+        // What the table holds was parsed before.
+        if let Ok(old) = self.phones.parse(&mover.phone_number)
+            && old != phone
+        {
+            self.delivery.warn(&old, language, deadline, log).await;
+        }
+        Ok(sent)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The delivery of a code, for every route that sends one: the challenge, then the message.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use lambda_http::http::StatusCode;
 use serde::Serialize;
@@ -9,9 +9,11 @@ use shared::{
     challenge::{CodeRequest, FullMisses, IssueOutcome, Issuer, Limited},
     config::{self, Deadlines, Env},
     otp::OtpCode,
-    sms::{SendError, Sms},
+    phone::{self, PhoneNumber},
+    sms::{Language, SendError, Sms},
     store::{Redis, StoreError},
     telemetry::{self, Count, RequestLog},
+    test_numbers::TestNumbers,
 };
 use tokio::time::Instant;
 
@@ -19,6 +21,7 @@ use tokio::time::Instant;
 pub struct Delivery {
     pub issuer: Issuer,
     sms: Sms,
+    test_numbers: TestNumbers,
     store_timeout: Duration,
 }
 
@@ -48,21 +51,33 @@ pub(crate) enum Error {
 }
 
 impl Delivery {
-    /// Reads what [`Redis`], [`Issuer`] and [`Sms`] read.
-    pub(crate) async fn from_env(env: &Env, deadlines: Deadlines) -> Result<Self, config::Error> {
+    /// Reads what [`Redis`], [`Issuer`], [`Sms`] and [`TestNumbers`] read.
+    pub(crate) async fn from_env(
+        env: &Env,
+        phones: phone::Parser,
+        deadlines: Deadlines,
+    ) -> Result<Self, config::Error> {
         let issuer = Issuer::from_env(env, Redis::from_env(env, deadlines.store)?)?;
         Ok(Self {
             sms: Sms::from_env(env, issuer.lifetime(), deadlines).await?,
+            test_numbers: TestNumbers::from_env(env, phones, issuer.lengths())?,
             issuer,
             store_timeout: deadlines.store,
         })
     }
 
-    /// Issues a challenge and sends its code. If the phone's limit is used up, the challenge may
+    /// The fixed code of a test number, `None` for every other number.
+    #[expect(clippy::disallowed_methods, reason = "the edge of a request")]
+    pub(crate) fn test_code(&self, phone: &PhoneNumber) -> Option<&OtpCode> {
+        self.test_numbers.code_for(phone, SystemTime::now())
+    }
+
+    /// Issues a challenge and sends its code, unless it is a test number's. If the phone's limit is used up, the challenge may
     /// share the code that was sent last, and no message goes out.
     pub(crate) async fn deliver(
         &self,
         request: &CodeRequest<'_>,
+        language: Language,
         deadline: Instant,
         log: &mut RequestLog,
     ) -> Result<Success, Error> {
@@ -80,10 +95,16 @@ impl Delivery {
                         FullMisses::Total => Count::TotalMissesFull,
                     });
                 }
-                self.send(request, &code, deadline, log).await?;
+                let outcome = if request.test_code.is_some() {
+                    log.count(Count::TestCode);
+                    "test_code"
+                } else {
+                    self.send(request, &code, language, deadline, log).await?;
+                    "sent"
+                };
                 let length = code.expose().len();
                 let (lifetime, cool_down) = (self.issuer.lifetime(), self.issuer.cool_down());
-                ("sent", length, lifetime, cool_down)
+                (outcome, length, lifetime, cool_down)
             }
             IssueOutcome::Shared {
                 code_length,
@@ -123,12 +144,14 @@ impl Delivery {
         &self,
         request: &CodeRequest<'_>,
         code: &OtpCode,
+        language: Language,
         deadline: Instant,
         log: &mut RequestLog,
     ) -> Result<(), Error> {
         // The rest of the time is reserved for revoking the challenge.
         let send_deadline = deadline - self.store_timeout;
-        let send = self.sms.send(request.phone, code, send_deadline, log);
+        let sms = &self.sms;
+        let send = sms.send(request.phone, code, language, send_deadline, log);
         match send.await {
             Ok(()) => {}
             Err(refused @ SendError::Refused(_)) => {
@@ -143,6 +166,27 @@ impl Delivery {
         }
         log.count(Count::CodeSent);
         Ok(())
+    }
+
+    /// Warns the number that an account has now, once a code went to the new one. Without it the
+    /// change goes on: the number may be lost, and the reason for the change.
+    pub(crate) async fn warn(
+        &self,
+        old: &PhoneNumber,
+        language: Language,
+        deadline: Instant,
+        log: &mut RequestLog,
+    ) {
+        if self.test_code(old).is_some() {
+            return;
+        }
+        match self.sms.warn(old, language, deadline, log).await {
+            Ok(()) => log.count(Count::WarningSent),
+            Err(error) => {
+                let cause = telemetry::chain(&error);
+                tracing::warn!(cause, phone = %old, "not warned of a new number");
+            }
+        }
     }
 
     async fn revoke(&self, request: &CodeRequest<'_>, deadline: Instant, log: &mut RequestLog) {

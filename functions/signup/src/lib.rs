@@ -52,8 +52,11 @@ enum PhoneError {
 
 impl Function for Signup {
     const SECRETS: &[&str] = &[
+        "DATABASE_URL",
         "EDGE_SECRET",
         "OTP_PEPPER",
+        "REDIS_URL",
+        "TEST_NUMBERS",
         "TOKEN_PUBLIC_KEYS",
         "TWILIO_AUTH_TOKEN",
     ];
@@ -61,11 +64,12 @@ impl Function for Signup {
     /// Reads `REVEAL_REGISTERED` (default `true`), and what its parts read.
     async fn from_env(env: &Env) -> Result<Self, config::Error> {
         let deadlines = Deadlines::from_env(env)?;
+        let phones = phone::Parser::from_env(env)?;
         Ok(Self {
-            delivery: Delivery::from_env(env, deadlines).await?,
+            delivery: Delivery::from_env(env, phones, deadlines).await?,
             users: Users::new(Postgres::from_env(env, deadlines.store)?),
             edge: Edge::from_env(env)?,
-            phones: phone::Parser::from_env(env)?,
+            phones,
             send_policy: SendPolicy::from_env(env)?,
             devices: Devices::from_env(env)?,
             verifier: Verifier::from_env(env)?,
@@ -105,7 +109,10 @@ impl Signup {
     fn read_phone(&self, text: &str, log: &mut RequestLog) -> Result<PhoneNumber, PhoneError> {
         let phone = self.phones.parse(text)?;
         log.phone(&phone);
-        self.send_policy.check(&phone)?;
+        // Nothing is sent to a test number.
+        if self.delivery.test_code(&phone).is_none() {
+            self.send_policy.check(&phone)?;
+        }
         Ok(phone)
     }
 

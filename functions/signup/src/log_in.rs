@@ -16,6 +16,7 @@ use crate::{PhoneError, Signup, delivery};
 struct Body {
     phone_number: String,
     device_token: String,
+    locale: String,
 }
 
 /// A login that gets no code.
@@ -54,6 +55,7 @@ impl Signup {
             device: self.devices.recognize(&phone, &body.device_token),
             // Only registered numbers get past the check below.
             is_open_login: self.reveals_registered,
+            test_code: self.delivery.test_code(&phone),
             purpose: Purpose::LogIn,
         };
         if self.reveals_registered && !self.is_registered(&phone, deadline, log).await? {
@@ -62,7 +64,11 @@ impl Signup {
                 .await?;
             return Err(Error::UserNotFound);
         }
-        Ok(self.delivery.deliver(&code_request, deadline, log).await?)
+        let language = api::language(request, &body.locale);
+        Ok(self
+            .delivery
+            .deliver(&code_request, language, deadline, log)
+            .await?)
     }
 }
 

@@ -18,6 +18,7 @@ struct Body {
     name: String,
     phone_number: String,
     device_token: String,
+    locale: String,
 }
 
 /// A sign-up that gets no code.
@@ -58,6 +59,7 @@ impl Signup {
             address: &self.edge.client_address(request),
             device: self.devices.recognize(&phone, &body.device_token),
             is_open_login: false,
+            test_code: self.delivery.test_code(&phone),
             purpose: if self.reveals_registered {
                 Purpose::SignUp(name)
             } else {
@@ -70,7 +72,11 @@ impl Signup {
                 .await?;
             return Err(Error::UserExists);
         }
-        Ok(self.delivery.deliver(&code_request, deadline, log).await?)
+        let language = api::language(request, &body.locale);
+        Ok(self
+            .delivery
+            .deliver(&code_request, language, deadline, log)
+            .await?)
     }
 }
 

@@ -23,7 +23,7 @@
 --               {"limited": {kind, wait_us}}
 --               {"exhausted": {wait_us}}    no attempts left
 --               {"mismatch": {remaining}}   counted; `remaining` attempts are left
---               {"matched": {id, purpose, name, user_id, device, is_first}}
+--               {"matched": {id, purpose, name, user_id, device, is_test, is_first}}
 --
 -- Digests are keyed with a secret that clients don't know, so the time of a comparison reveals
 -- nothing.
@@ -34,6 +34,8 @@ local most_trust = 20
 -- many ranges would get that code in all of them in which one person lives.
 local earned_by_answer = 0.9
 -- Every answer takes this much off the service's misses, so that a large service keeps short codes.
+-- Not an answer to a test number's code: those cost nothing, so they could pay for guesses without
+-- end.
 local miss_per_answer = 1 / 50
 -- From this many times its count on, the service's bucket of misses voids pending codes of tier 1
 -- and of tier 2: a quarter beyond the point where issue.lua stops sending them.
@@ -73,9 +75,10 @@ local wrong, own_wrong = tonumber(fields[7] or 0), tonumber(fields[8] or 0)
 local code_id = fields[6] or id
 local code_key = '{otp}:challenge:' .. code_id
 local code = redis.call('HMGET', code_key, 'digest', 'length', 'weight', 'device', 'tier', 'tiers',
-  'matched', 'charges')
+  'matched', 'charges', 'is_test')
 local digest, length, weight, device = code[1], tonumber(code[2]), tonumber(code[3]), code[4]
 local tier, tiers, is_matched, charges = tonumber(code[5]), tonumber(code[6]), code[7], code[8]
+local is_test = code[9] == '1'
 if fields[1] ~= arguments.phone or now >= expires_at or not digest then
   return unmatched('absent')
 end
@@ -134,7 +137,7 @@ if is_first then
     take(of_phone, -own_wrong * weight)
   end
   if of_service then
-    take(of_service, -own_wrong * weight - miss_per_answer)
+    take(of_service, -own_wrong * weight - (is_test and 0 or miss_per_answer))
   end
 
   local refunds, codes_of_range = {}, 0
@@ -176,5 +179,5 @@ end
 -- Challenges that share a code are used as one.
 return cjson.encode({ matched = {
   id = code_id, purpose = purpose, name = name, user_id = user_id, device = device,
-  is_first = is_first,
+  is_test = is_test, is_first = is_first,
 } })

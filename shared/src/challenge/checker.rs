@@ -53,6 +53,8 @@ pub struct Matched {
     pub purpose: Purpose,
     /// The known device that requested the code.
     pub device: Option<DeviceId>,
+    /// The code was a test number's.
+    pub is_test: bool,
     /// The code was not matched before.
     pub is_first: bool,
 }
@@ -91,6 +93,7 @@ enum Reply {
         name: String,
         user_id: String,
         device: String,
+        is_test: bool,
         is_first: bool,
     },
 }
@@ -171,12 +174,14 @@ impl Checker {
                 name,
                 user_id,
                 device,
+                is_test,
                 is_first,
             } => CheckOutcome::Matched(Matched {
                 code_id: id,
                 purpose: Purpose::parse(&purpose, &name, &user_id)
                     .ok_or_else(StoreError::unexpected_reply)?,
                 device: DeviceId::parse(&device),
+                is_test,
                 is_first,
             }),
         })

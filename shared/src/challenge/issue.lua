@@ -17,6 +17,7 @@
 --   device                the known device of the requester; missing if there is none
 --   codes                 [{length, digest, weight}], shortest first: the prefixes of one code, and the
 --                         weight of a wrong code of that length
+--   is_test               true for a test number, whose code is not sent
 --   lifetime_ms           of the challenge
 --   cool_down_us          the least time between two codes for a phone
 --   limits                [{kind, count, period_us}]
@@ -182,7 +183,8 @@ end
 local previous = redis.call('SET', latest, arguments.id, 'PX', arguments.lifetime_ms, 'GET')
 redis.call('HSET', challenge,
   'phone', arguments.phone, 'purpose', arguments.purpose, 'name', arguments.name or '',
-  'user_id', arguments.user_id or '', 'device', arguments.device or '', 'digest', code.digest, 'length', code.length,
+  'user_id', arguments.user_id or '', 'device', arguments.device or '',
+  'is_test', arguments.is_test and 1 or '', 'digest', code.digest, 'length', code.length,
   'weight', code.weight, 'tier', tier, 'tiers', #codes, 'requester_address', arguments.address,
   'charges', charges, 'last_before_strike', last_before_strike, 'previous', previous or '',
   'expires_at', string.format('%.0f', now + arguments.lifetime_ms * 1000))

@@ -76,6 +76,7 @@ struct IssueArguments<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<&'a str>,
     codes: Vec<CodeChoice>,
+    is_test: bool,
     lifetime_ms: u128,
     cool_down_us: u128,
     limits: &'a [AppliedLimit],
@@ -171,6 +172,11 @@ impl Issuer {
         self.scripts.clock_offset_ms = milliseconds;
     }
 
+    /// The lengths of codes.
+    pub fn lengths(&self) -> Lengths {
+        self.lengths
+    }
+
     /// The lifetime of a code.
     pub fn lifetime(&self) -> Duration {
         self.lifetime
@@ -195,7 +201,14 @@ impl Issuer {
         deadline: Instant,
     ) -> Result<IssueOutcome, StoreError> {
         let CodeRequest { id, phone, .. } = request;
-        let code = OtpCode::generate(self.lengths);
+        let (code, codes) = match request.test_code {
+            None => {
+                let code = OtpCode::generate(self.lengths);
+                let codes = self.choices(phone, &code);
+                (code, codes)
+            }
+            Some(code) => (code.clone(), vec![self.choice(phone, code)]),
+        };
         let limits = self.limits.on(request);
         let misses = self.misses.on(phone);
         let keys = [
@@ -217,7 +230,8 @@ impl Issuer {
             // As text: Lua's numbers are not exact from 2^53 on.
             user_id: request.purpose.user_id().map(|id| id.to_string()),
             device: request.device.as_ref().map(DeviceId::as_str),
-            codes: self.choices(phone, &code),
+            codes,
+            is_test: request.test_code.is_some(),
             lifetime_ms: self.lifetime.as_millis(),
             cool_down_us: self.cool_down().as_micros(),
             limits: &limits,
@@ -250,12 +264,19 @@ impl Issuer {
 
     /// The code's prefixes of all lengths, from which the script chooses.
     fn choices(&self, phone: &PhoneNumber, code: &OtpCode) -> Vec<CodeChoice> {
-        let choice = |length| CodeChoice {
+        let lengths = self.lengths.all();
+        lengths
+            .map(|length| self.choice(phone, &code.prefix(length)))
+            .collect()
+    }
+
+    fn choice(&self, phone: &PhoneNumber, code: &OtpCode) -> CodeChoice {
+        let length = code.expose().len();
+        CodeChoice {
             length,
-            digest: self.scripts.peppers.digest(phone, &code.prefix(length)),
+            digest: self.scripts.peppers.digest(phone, code),
             weight: self.lengths.odds(length),
-        };
-        self.lengths.all().map(choice).collect()
+        }
     }
 
     /// Revokes a challenge whose message was certainly not sent, and refunds the range, the

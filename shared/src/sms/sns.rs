@@ -11,17 +11,18 @@ use aws_sdk_sns::{
     types::MessageAttributeValue,
 };
 
-use super::{Failure, KEPT_CONNECTIONS, Reply, TLS, reached_the_provider};
+use super::{Failure, KEPT_CONNECTIONS, Reply, TLS, reached_the_provider, templates::Templates};
 use crate::{
     config::{self, Env},
     phone::PhoneNumber,
 };
 
 /// Amazon SNS. It passes on `SNS_SENDER_ID`, `SNS_ORIGINATION_NUMBER` and, for India's DLT rules,
-/// `SNS_ENTITY_ID` and `SNS_TEMPLATE_ID` if they are set.
+/// `SNS_ENTITY_ID` and the id of [`Templates`] if they are set.
 pub(super) struct Sns {
     client: Client,
     attributes: Vec<(&'static str, String)>,
+    pub templates: Templates,
 }
 
 impl Sns {
@@ -30,7 +31,6 @@ impl Sns {
             ("AWS.SNS.SMS.SenderID", "SNS_SENDER_ID"),
             ("AWS.MM.SMS.OriginationNumber", "SNS_ORIGINATION_NUMBER"),
             ("AWS.MM.SMS.EntityId", "SNS_ENTITY_ID"),
-            ("AWS.MM.SMS.TemplateId", "SNS_TEMPLATE_ID"),
         ];
         let mut attributes = vec![("AWS.SNS.SMS.SMSType", "Transactional".to_owned())];
         for (attribute, variable) in optional {
@@ -65,22 +65,31 @@ impl Sns {
         Ok(Self {
             client: Client::from_conf(config.build()),
             attributes,
+            templates: Templates::from_env(env)?,
         })
     }
 
-    pub async fn send(&self, phone: &PhoneNumber, message: String) -> Reply {
+    /// `template` is the id of the message's text, see [`Templates`].
+    pub async fn send(
+        &self,
+        phone: &PhoneNumber,
+        message: String,
+        template: Option<&str>,
+    ) -> Reply {
         let mut publish = self
             .client
             .publish()
             .phone_number(phone.as_e164())
             .message(message);
-        for (name, value) in &self.attributes {
+        let set = self.attributes.iter();
+        let set = set.map(|(name, value)| (*name, value.as_str()));
+        for (name, value) in set.chain(template.map(|id| ("AWS.MM.SMS.TemplateId", id))) {
             let text = MessageAttributeValue::builder()
                 .data_type("String")
                 .string_value(value)
                 .build()
                 .map_err(|error| Failure::Refused(error.into()))?;
-            publish = publish.message_attributes(*name, text);
+            publish = publish.message_attributes(name, text);
         }
         let published = publish.send().await?;
         Ok(published.message_id)

@@ -20,7 +20,7 @@ use tracing_subscriber::fmt::{
     time::{FormatTime, SystemTime as Rfc3339},
 };
 
-use crate::phone::PhoneNumber;
+use crate::{phone::PhoneNumber, sms::Language};
 
 /// The log line of one request, collected until its response. Handlers fill it in; `api::respond`
 /// creates it and writes it.
@@ -32,6 +32,7 @@ pub struct RequestLog {
     route: Option<&'static str>,
     phone: Option<String>,
     country: Option<String>,
+    language: Option<&'static str>,
     postgres: Option<Duration>,
     redis: Option<Duration>,
     provider: Option<Duration>,
@@ -47,7 +48,11 @@ pub enum Count {
     CodeSent,
     /// The provider did not say whether it sent the code.
     UnknownSend,
-    /// The first right code for a challenge.
+    /// A test number got its code, which was not sent.
+    TestCode,
+    /// A number was warned that its account is about to get another one.
+    WarningSent,
+    /// The first right code for a challenge that was sent.
     CodeVerified,
     /// A code was issued while its phone's bucket of misses was full, so a longer one if there is
     /// one.
@@ -95,6 +100,7 @@ impl RequestLog {
             route: None,
             phone: None,
             country: None,
+            language: None,
             postgres: None,
             redis: None,
             provider: None,
@@ -114,6 +120,11 @@ impl RequestLog {
     pub fn phone(&mut self, phone: &PhoneNumber) {
         self.phone = Some(phone.masked());
         self.country = Some(phone.country().to_owned());
+    }
+
+    /// Sets the language of the message.
+    pub fn language(&mut self, language: Language) {
+        self.language = Some(language.tag());
     }
 
     /// Counts one event.
@@ -178,6 +189,7 @@ impl RequestLog {
             kind: outcome.limit,
             country: self.country.as_deref(),
             phone: self.phone.as_deref(),
+            language: self.language,
             provider: self.provider_name,
             message_id: self.message_id.as_deref(),
             cause: outcome.cause,
@@ -218,6 +230,8 @@ impl Count {
     fn name(self) -> Cow<'static, str> {
         let name = match self {
             Self::CodeSent => "codes_sent",
+            Self::TestCode => "test_codes",
+            Self::WarningSent => "warnings_sent",
             Self::UnknownSend => "unknown_sends",
             Self::CodeVerified => "codes_verified",
             Self::PhoneMissesFull => "phone_misses_full",
@@ -295,6 +309,8 @@ struct Line<'a> {
     country: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     phone: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    language: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     provider: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]

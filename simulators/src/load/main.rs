@@ -83,7 +83,7 @@ async fn run(seed: u64, store: Store, length: Duration) -> bool {
     };
     let (database_url, redis_url) = (stores.postgres.url(), stores.redis.url());
     let schema = Env::from([("DATABASE_URL", database_url.as_str())]);
-    let schema = migrate::Database::from_env(&schema).unwrap();
+    let schema = migrate::Migrate::from_env(&schema).unwrap();
     schema.run(migrate::Command::Up).await.unwrap();
 
     let provider = Provider::start(Behaviour::Accept).await;
