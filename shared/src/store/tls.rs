@@ -19,7 +19,7 @@ const CERT_FILE: &str = "SSL_CERT_FILE";
 /// Amazon's authorities for RDS, which no public list has.
 ///
 /// Source: <https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem>, as of 2024; its
-/// newest region is ap-southeast-4. To replace the file is enough, `build.rs` makes [`RDS`] of it.
+/// newest region is ap-southeast-4. Replacing the file is enough: `build.rs` makes [`RDS`] of it.
 pub(super) const RDS_PEM: &str = include_str!("rds-global-bundle.pem");
 
 include!(concat!(env!("OUT_DIR"), "/rds.rs"));
