@@ -8,10 +8,10 @@
 #   --sns         also starts moto's SNS, which records every SMS and sends none
 #   --pgbouncer   also looks for PgBouncer; starting it is the command's business
 #
-# The command gets DATABASE_URL (of a superuser), REDIS_URL and REDIS_SERVER (the binary); with
-# --sns AWS_ENDPOINT_URL_SNS, AWS_REGION and credentials; with --pgbouncer PGBOUNCER (the binary). A
-# DATABASE_URL or REDIS_URL that is set already is used: then that server is neither installed nor
-# started.
+# The command gets DATABASE_URL (of a superuser), POSTGRES (the folder of its programs), REDIS_URL
+# and REDIS_SERVER (the binary); with --sns AWS_ENDPOINT_URL_SNS, AWS_REGION and credentials; with
+# --pgbouncer PGBOUNCER (the binary). A DATABASE_URL or REDIS_URL that is set already is used: then
+# that server is neither installed nor started.
 set -euo pipefail
 
 scripts=$(cd "$(dirname "$0")" && pwd)
@@ -21,7 +21,7 @@ command=  # the command's process group
 asked=    # set once the command was asked to end
 
 main() {
-    local data='' sns='' pgbouncer='' redis_server=''
+    local data='' sns='' pgbouncer='' postgres='' redis_server=''
     while [ $# -gt 0 ]; do
         case $1 in
             --data) mkdir -p "$2" && data=$(cd "$2" && pwd) && shift 2 ;;
@@ -39,7 +39,12 @@ main() {
     trap stop_all EXIT
 
     # Everything is found before anything starts: an installation can take long, or fail.
-    [ -n "${DATABASE_URL-}" ] || postgres=$("$scripts/find-tool.sh" postgres)
+    if [ -n "${DATABASE_URL-}" ]; then
+        postgres=$("$scripts/find-tool.sh" --installed postgres) || true
+    else
+        postgres=$("$scripts/find-tool.sh" postgres)
+    fi
+    if [ -n "$postgres" ]; then export POSTGRES=$postgres; fi
     if [ -n "${REDIS_URL-}" ]; then
         redis_server=$("$scripts/find-tool.sh" --installed redis-server) || true
     else

@@ -4,6 +4,7 @@
 //! looks. No route has its rules here.
 
 mod bearer;
+mod edge;
 
 use std::{
     panic::AssertUnwindSafe,
@@ -27,9 +28,10 @@ use tokio::time::Instant;
 
 use bearer::Challenge;
 pub use bearer::{Authenticated, Bearer, BearerLayer, Unauthenticated, authenticate};
+pub use edge::Edge;
 
 use crate::{
-    challenge::{ClientAddress, Limited},
+    challenge::Limited,
     sms::Language,
     store::StoreError,
     telemetry::{self, Outcome, RequestLog},
@@ -231,15 +233,6 @@ pub fn path(request: &Request) -> &str {
         .and_then(|stage| path.strip_prefix('/')?.strip_prefix(stage))
         .filter(|rest| rest.starts_with('/'))
         .unwrap_or(path)
-}
-
-/// The client's address as API Gateway saw it. Never a header: clients write those.
-pub fn client_address(request: &Request) -> ClientAddress {
-    ClientAddress::parse(match request.request_context_ref() {
-        Some(RequestContext::ApiGatewayV1(context)) => context.identity.source_ip.as_deref(),
-        Some(RequestContext::ApiGatewayV2(context)) => context.http.source_ip.as_deref(),
-        _ => None,
-    })
 }
 
 /// The language for the client: that of `locale`, a field of the body that may be empty, or of the

@@ -59,7 +59,7 @@ impl IamLogin {
         })
     }
 
-    /// A login for a user of `ElastiCache` that authenticates by IAM. The host must be the endpoint
+    /// A login for a user of ElastiCache that authenticates by IAM. The host must be the endpoint
     /// as AWS names it, because the cache's name is read from it. Reads `AWS_REGION`.
     pub fn to_redis(env: &Env, host: &str, user: &str) -> Result<Self, config::Error> {
         let (cache, is_serverless) = cache_of(host);

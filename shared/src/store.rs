@@ -6,6 +6,7 @@
 mod database_url;
 mod postgres;
 mod redis;
+mod tls;
 
 use std::{
     net::IpAddr,

@@ -16,6 +16,9 @@ pub const TO_THE_LOG: [(&str, &str); 2] = [("SMS_PROVIDER", "log"), ("OTP_LOCAL"
 /// The token of the account in [`twilio_settings`]. No log may hold it.
 pub const TWILIO_TOKEN: &str = "tests-only-token-of-twilio";
 
+/// The secret by which CloudFront proves itself. No log may hold it.
+pub const EDGE_SECRET: &str = "tests-only-edge-secret-32-bytes0";
+
 /// The settings of a function that sends through Twilio at `endpoint`.
 pub fn twilio_settings(endpoint: &str) -> [(&str, &str); 5] {
     [

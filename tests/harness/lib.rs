@@ -23,6 +23,7 @@ mod keys;
 mod log;
 mod pgbouncer;
 mod phones;
+mod postgres_server;
 mod provider;
 mod proxy;
 mod redis_server;
@@ -46,7 +47,7 @@ pub use aws::{create_secret, moto, put_secret, secret_text, sms_attributes};
 pub use contract::{Outcome, Route, outcome};
 pub use credentials::{Challenge, Tokens, code_in, last_code_to, wrong};
 pub use database::{Database, Lock, Observer};
-pub use deployment::{Deployment, TO_THE_LOG, TWILIO_TOKEN, twilio_settings};
+pub use deployment::{Deployment, EDGE_SECRET, TO_THE_LOG, TWILIO_TOKEN, twilio_settings};
 pub use event::{Gateway, event, event_from, from_address, in_base64, set_header};
 pub use function::{Function, Invocation, Sandbox, binary, sign_up_event, verify_event};
 pub use keys::{
@@ -55,13 +56,14 @@ pub use keys::{
 pub use log::Secrets;
 pub use pgbouncer::PgBouncer;
 pub use phones::{fresh_phone, messages_to, neighbour};
+pub use postgres_server::PostgresServer;
 pub use provider::{Behaviour, Provider, SNS_MESSAGE_ID, TWILIO_MESSAGE_ID};
 pub use proxy::{Fault, Proxy};
 pub use redis_server::{RedisServer, challenge_key};
 pub use response::Response;
 pub use service::{Functions, LIMITS, Service, local_settings, settings};
 pub use sms_account::SmsAccount;
-pub use tls::{Authority, TlsProxy};
+pub use tls::{Authority, Certificate, TlsProxy};
 pub use web::serve;
 
 /// A pepper of the right length.

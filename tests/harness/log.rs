@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{PEPPER, TWILIO_TOKEN, signing_key};
+use crate::{EDGE_SECRET, PEPPER, TWILIO_TOKEN, signing_key};
 
 /// The lines of one process, read by a thread of its own so that they can be read to their end
 /// wherever a test drops its function.
@@ -18,8 +18,8 @@ pub(crate) struct Log {
     reading: Option<JoinHandle<()>>,
 }
 
-/// The texts that a log must not show: the pepper, the signing key and Twilio's token, and the codes, numbers and
-/// tokens that passed through.
+/// The texts that a log must not show: the pepper, the signing key, the edge's secret and Twilio's
+/// token, and the codes, numbers, tokens and addresses behind CloudFront that passed through.
 #[derive(Debug)]
 pub struct Secrets(BTreeSet<String>);
 
@@ -58,7 +58,7 @@ impl Default for Secrets {
         let key = key.lines().filter(|line| !line.starts_with("-----"));
         Self(
             key.map(str::to_owned)
-                .chain([PEPPER, TWILIO_TOKEN].map(str::to_owned))
+                .chain([EDGE_SECRET, PEPPER, TWILIO_TOKEN].map(str::to_owned))
                 .collect(),
         )
     }
@@ -80,6 +80,10 @@ impl Secrets {
                             "access_token" | "refresh_token" | "authorization" | "device_token",
                             Value::String(text),
                         ) => self.learn_token(text),
+                        ("cloudfront-viewer-address", Value::String(text)) => {
+                            let (address, _) = text.rsplit_once(':').unwrap_or((text, ""));
+                            self.0.insert(address.to_owned());
+                        }
                         ("body", Value::String(text)) => {
                             if let Ok(body) = serde_json::from_str(text) {
                                 self.learn(&body);

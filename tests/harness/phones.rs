@@ -2,12 +2,16 @@
 
 use serde_json::Value;
 
-/// A German mobile number, one of a hundred million.
+/// A German mobile number, one of fifty million. Its last three digits are none that tests give to
+/// [`neighbour`], and do not end in 99, which moto takes for opted out.
 pub fn fresh_phone() -> String {
-    format!("+49151{:08}", crate::random_number() % 100_000_000)
+    let (range, last) = (crate::random_number() % 100_000, crate::random_number());
+    let last = 500 + last % 499;
+    let last = if last % 100 == 99 { last - 1 } else { last };
+    format!("+49151{range:05}{last}")
 }
 
-/// Another number of the same range, of which there are a thousand.
+/// Another number of the same range. `last` is below 500, or 999.
 pub fn neighbour(phone: &str, last: usize) -> String {
     format!("{}{last:03}", &phone[..phone.len() - 3])
 }

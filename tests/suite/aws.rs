@@ -4,8 +4,8 @@ use shared::lambda::Function as _;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use harness::{
-    Behaviour, Function, PATIENCE, PEPPER, Provider, Service, create_secret, fresh_phone,
-    last_code_to, moto, signing_key, twilio_settings,
+    Behaviour, EDGE_SECRET, Function, PATIENCE, PEPPER, Provider, Service, create_secret,
+    fresh_phone, last_code_to, moto, set_header, sign_up_event, signing_key, twilio_settings,
 };
 use serde_json::json;
 use shared::config::Env;
@@ -80,6 +80,25 @@ async fn twilios_token_comes_from_the_secret_and_not_from_the_environment() {
     let (_, login) = head.split_once("Basic ").unwrap();
     let login = BASE64_STANDARD.decode(login.lines().next().unwrap());
     assert!(login.unwrap().ends_with(b":of the secret"), "{head}");
+}
+
+#[tokio::test]
+async fn the_edges_secret_comes_from_the_secret_too() {
+    let service = Service::start().await;
+    let members = json!({
+        "OTP_PEPPER": PEPPER,
+        "TOKEN_PUBLIC_KEYS": signing_key().public_pem(),
+        "EDGE_SECRET": EDGE_SECRET,
+    });
+    let arn = secret(&members.to_string()).await;
+    let own = [("SECRET_ARN", arn.as_str()), ("LIMIT_ADDRESS", "1/10m")];
+    let mut signup = start_signup(&service, &own).await;
+    for viewer in ["198.51.100.1:443", "198.51.100.2:443"] {
+        let mut event = sign_up_event(&fresh_phone());
+        set_header(&mut event, "x-edge-secret", Some(EDGE_SECRET));
+        set_header(&mut event, "cloudfront-viewer-address", Some(viewer));
+        signup.send(&event).await.assert_ok();
+    }
 }
 
 #[tokio::test]

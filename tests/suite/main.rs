@@ -12,6 +12,7 @@ mod aws;
 mod chain;
 mod challenges;
 mod change_phone;
+mod cloudfront;
 mod codes;
 mod contract;
 mod devices;

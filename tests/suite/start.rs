@@ -19,6 +19,7 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
         ("REDIS_URL", "http://hunter2"),
         ("OTP_PEPPER", ""),
         ("OTP_PEPPER", "hunter2"),
+        ("EDGE_SECRET", "hunter2"),
         ("TOKEN_ISSUER", ""),
         ("TOKEN_PUBLIC_KEYS", ""),
         ("SMS_PROVIDER", ""),

@@ -177,12 +177,12 @@ async fn twilio_is_trusted_for_its_chain_and_its_name() {
     let (ours, theirs) = (Authority::new(), Authority::new());
     let deployment = Deployment::new().await;
     let target = deployment.provider.url().replace("http://", "");
-    for (authority, name, is_trusted) in [
-        (&ours, "localhost", true),
-        (&theirs, "localhost", false),
-        (&ours, "example.com", false),
+    for (certificate, is_trusted) in [
+        (ours.certify("localhost"), true),
+        (theirs.certify("localhost"), false),
+        (ours.certify("example.com"), false),
     ] {
-        let proxy = TlsProxy::before_provider(&target, authority, name).await;
+        let proxy = TlsProxy::before_provider(&target, &certificate).await;
         let endpoint = format!("https://{}", proxy.address());
         let own = [
             ("TWILIO_ENDPOINT", &*endpoint),

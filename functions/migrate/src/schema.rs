@@ -46,17 +46,21 @@ pub struct Migration {
 
 impl Database {
     /// Reads `DATABASE_URL`, see [`DatabaseUrl`], `DATABASE_IAM` or `DATABASE_ADMIN_SECRET_ARN`,
-    /// and `SSL_CERT_FILE`: the authorities to verify against instead of the system's.
+    /// and `SSL_CERT_FILE`: the authorities to verify against beside the public ones.
     pub fn from_env(env: &Env) -> Result<Self, config::Error> {
         const ADMIN: &str = "DATABASE_ADMIN_SECRET_ARN";
         let url = DatabaseUrl::from_env(env)?;
         let options = PgConnectOptions::from_str(&url.text).map_err(|_| {
             config::Error::invalid("DATABASE_URL", "has a setting that is not known")
         })?;
-        let options = match (url.verified_tls, env.text("SSL_CERT_FILE")) {
-            (false, _) => options.ssl_mode(PgSslMode::Disable),
-            (true, None) => options.ssl_mode(PgSslMode::VerifyFull),
-            (true, Some(file)) => options.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert(file),
+        let options = if url.verified_tls {
+            let options = options.ssl_mode(PgSslMode::VerifyFull);
+            match url.own_authorities(env)? {
+                Some(pem) => options.ssl_root_cert_from_pem(pem),
+                None => options,
+            }
+        } else {
+            options.ssl_mode(PgSslMode::Disable)
         };
         let this = Self {
             options,

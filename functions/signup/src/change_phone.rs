@@ -56,7 +56,7 @@ impl Signup {
         let code_request = CodeRequest {
             id: ChallengeId::generate(),
             phone: &phone,
-            address: &api::client_address(request),
+            address: &self.edge.client_address(request),
             device: None,
             is_open_login: false,
             test_code: self.delivery.test_code(&phone),

@@ -13,7 +13,7 @@ use lambda_http::{
     http::{Method, StatusCode},
 };
 use shared::{
-    api::{self, Failure},
+    api::{self, Edge, Failure},
     config::{self, Deadlines, Env},
     device::Devices,
     lambda::Function,
@@ -31,6 +31,7 @@ pub use delivery::Delivery;
 pub struct Signup {
     pub delivery: Delivery,
     users: Users,
+    edge: Edge,
     phones: phone::Parser,
     send_policy: SendPolicy,
     devices: Devices,
@@ -52,6 +53,7 @@ enum PhoneError {
 impl Function for Signup {
     const SECRETS: &[&str] = &[
         "DATABASE_URL",
+        "EDGE_SECRET",
         "OTP_PEPPER",
         "REDIS_URL",
         "TEST_NUMBERS",
@@ -66,6 +68,7 @@ impl Function for Signup {
         Ok(Self {
             delivery: Delivery::from_env(env, phones, deadlines).await?,
             users: Users::new(Postgres::from_env(env, deadlines.store)?),
+            edge: Edge::from_env(env)?,
             phones,
             send_policy: SendPolicy::from_env(env)?,
             devices: Devices::from_env(env)?,

@@ -51,7 +51,7 @@ impl Signup {
         let code_request = CodeRequest {
             id: ChallengeId::generate(),
             phone: &phone,
-            address: &api::client_address(request),
+            address: &self.edge.client_address(request),
             device: self.devices.recognize(&phone, &body.device_token),
             // Only registered numbers get past the check below.
             is_open_login: self.reveals_registered,

@@ -14,7 +14,7 @@ use lambda_http::{
 };
 use serde::{Deserialize, Serialize};
 use shared::{
-    api::{self, BadRequest, Failure, Success, Unauthenticated},
+    api::{self, BadRequest, Edge, Failure, Success, Unauthenticated},
     challenge::{ChallengeId, CheckOutcome, Checker, Limited, Matched, Purpose},
     config::{self, Deadlines, Env},
     device::{DeviceId, Devices},
@@ -37,6 +37,7 @@ pub struct Verify {
     pub checker: Checker,
     signer: Signer,
     verifier: Verifier,
+    edge: Edge,
     phones: phone::Parser,
     code_lengths: Lengths,
     devices: Devices,
@@ -104,6 +105,7 @@ enum Error {
 impl Function for Verify {
     const SECRETS: &[&str] = &[
         "DATABASE_URL",
+        "EDGE_SECRET",
         "OTP_PEPPER",
         "REDIS_URL",
         "TOKEN_PRIVATE_KEY",
@@ -123,6 +125,7 @@ impl Function for Verify {
             checker: Checker::from_env(env, redis)?,
             verifier: Verifier::beside(&signer, env)?,
             signer,
+            edge: Edge::from_env(env)?,
             phones: phone::Parser::from_env(env)?,
             code_lengths: Lengths::from_env(env)?,
             devices: Devices::from_env(env)?,
@@ -162,7 +165,7 @@ impl Verify {
             challenge,
         } = self.read(request, log)?;
 
-        let address = api::client_address(request);
+        let address = self.edge.client_address(request);
         let check = self
             .checker
             .check(&phone, &address, &code, challenge.as_ref(), deadline);

@@ -377,7 +377,7 @@ fn whole_number(text: &str) -> Option<u32> {
 }
 
 impl ClientAddress {
-    /// Parses the address in an event's request context. All unreadable addresses share one value.
+    /// Parses an address, see [`crate::api::Edge`]. All unreadable addresses share one value.
     pub fn parse(text: Option<&str>) -> Self {
         let Some(address) = text.and_then(|text| text.parse::<IpAddr>().ok()) else {
             return Self("unknown".into());

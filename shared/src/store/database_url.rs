@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use tokio_postgres::config::Host;
 
-use super::is_loopback;
+use super::{
+    is_loopback,
+    tls::{CertFile, RDS_PEM, is_rds},
+};
 use crate::{
     config::{self, Env},
     iam::IamLogin,
@@ -64,6 +67,14 @@ impl DatabaseUrl {
             verified_tls,
             config,
         })
+    }
+
+    /// The authorities in PEM that this server needs, for a client that trusts the public ones
+    /// anyway: those of `SSL_CERT_FILE`, else Amazon's own for a host of RDS.
+    pub fn own_authorities(&self, env: &Env) -> Result<Option<Vec<u8>>, config::Error> {
+        let file = CertFile::from_env(env)?.map(|file| file.pem);
+        let is_rds = self.config.get_hosts().iter().any(is_rds);
+        Ok(file.or_else(|| is_rds.then(|| RDS_PEM.into())))
     }
 
     /// Reads `DATABASE_IAM`: with `true`, the URL's user logs in by IAM instead of a password. An
@@ -132,6 +143,17 @@ mod tests {
             url.unwrap().text,
             "postgres://otp@h/otp?application_name=a&keepalives=0"
         );
+    }
+
+    #[test]
+    fn a_host_of_rds_brings_amazons_authorities() {
+        let authorities = |url| {
+            let url = parse(url).unwrap();
+            url.own_authorities(&Env::from([])).unwrap()
+        };
+        let rds = "postgres://otp@otp.abcdef.us-east-1.rds.amazonaws.com/otp";
+        assert_eq!(authorities(rds).unwrap(), RDS_PEM.as_bytes());
+        assert_eq!(authorities("postgres://otp@db.example.com/otp"), None);
     }
 
     #[test]

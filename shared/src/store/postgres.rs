@@ -2,7 +2,6 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use tokio::{
     sync::Mutex,
     task::JoinHandle,
@@ -16,7 +15,7 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{DatabaseUrl, LastUse, SMALL_SHARE, StoreError};
+use super::{DatabaseUrl, LastUse, SMALL_SHARE, StoreError, tls};
 use crate::{
     config::{self, Env},
     iam::IamLogin,
@@ -49,13 +48,17 @@ struct Session {
 pub type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
 impl Postgres {
-    /// Reads `DATABASE_URL`, see [`DatabaseUrl`], and `DATABASE_IAM`, see
-    /// [`DatabaseUrl::iam_login`].
+    /// Reads `DATABASE_URL`, see [`DatabaseUrl`]; `DATABASE_IAM`, see [`DatabaseUrl::iam_login`];
+    /// and for TLS `SSL_CERT_FILE`: the authorities to verify against instead of ours.
     pub fn from_env(env: &Env, timeout: Duration) -> Result<Self, config::Error> {
         let url = DatabaseUrl::from_env(env)?;
         let iam = url.iam_login(env)?;
-        let tls = url.verified_tls.then(tls_config).transpose()?;
         let mut config = url.config;
+        let tls = if url.verified_tls {
+            Some(tls::to_postgres(env, config.get_hosts())?)
+        } else {
+            None
+        };
         config.ssl_mode(if tls.is_some() {
             SslMode::Require
         } else {
@@ -316,20 +319,4 @@ impl From<tokio_postgres::Error> for StoreError {
             _ => Self::Fault(POSTGRES, cause),
         }
     }
-}
-
-/// TLS that verifies servers against the system's certificates, or those of `SSL_CERT_FILE`.
-fn tls_config() -> Result<ClientConfig, config::Error> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        return Err(config::Error::invalid(
-            "SSL_CERT_FILE",
-            "holds no certificate, and neither does the system",
-        ));
-    }
-    let builder = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| config::Error::invalid("DATABASE_URL", error.to_string()))?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::{
     AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, FromRedisValue, IntoConnectionInfo,
-    RedisError, ScriptInvocation, ServerErrorKind, aio::MultiplexedConnection,
+    RedisError, ScriptInvocation, ServerErrorKind, TlsCertificates, aio::MultiplexedConnection,
     cluster::ClusterClient, cluster_async::ClusterConnection,
 };
 use rustls::crypto::aws_lc_rs;
@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{LastUse, SMALL_SHARE, StoreError, is_loopback};
+use super::{LastUse, SMALL_SHARE, StoreError, is_loopback, tls::CertFile};
 use crate::{
     config::{self, Env},
     iam::IamLogin,
@@ -28,6 +28,8 @@ const UNBOUNDED: Duration = Duration::from_mins(10);
 /// The one connection to Redis, or to a cluster.
 pub struct Redis {
     server: ConnectionInfo,
+    /// The authorities to verify against instead of the public ones.
+    authorities: Option<TlsCertificates>,
     is_cluster: bool,
     iam: Option<IamLogin>,
     connection: Mutex<Option<RedisConnection>>,
@@ -43,14 +45,20 @@ enum RedisConnection {
 
 impl Redis {
     /// Reads `REDIS_URL`: `redis://…`, or `rediss://…` for TLS, which verifies chain and name;
+    /// for that `SSL_CERT_FILE`: the authorities to verify against instead of the public ones;
     /// `REDIS_CLUSTER`: `true` if the URL is a node or the endpoint of a cluster; and `REDIS_IAM`:
     /// `true` if the URL's user logs in by IAM instead of a password.
     pub fn from_env(env: &Env, timeout: Duration) -> Result<Self, config::Error> {
         const NAME: &str = "REDIS_URL";
         let url = env.required(NAME)?;
+        let mut authorities = None;
         if url.starts_with("rediss://") {
             // The redis crate uses rustls's process-wide provider.
             let _already_installed = aws_lc_rs::default_provider().install_default();
+            authorities = CertFile::from_env(env)?.map(|file| TlsCertificates {
+                client_tls: None,
+                root_cert: Some(file.pem),
+            });
         }
         let server = url
             .into_connection_info()
@@ -60,6 +68,7 @@ impl Redis {
             is_cluster: env.flag("REDIS_CLUSTER", false)?,
             iam: iam_login(env, &server)?,
             server: server.set_tcp_settings(tcp),
+            authorities,
             connection: Mutex::new(None),
             last_use: LastUse::now(),
             timeout,
@@ -173,19 +182,24 @@ impl Redis {
         }
         // Our own deadlines bound connecting and replies.
         if self.is_cluster {
-            let cluster = ClusterClient::builder([server.clone()])
+            let mut cluster = ClusterClient::builder([server.clone()])
                 .tcp_settings(server.tcp_settings().clone())
                 .connection_timeout(UNBOUNDED)
-                .response_timeout(UNBOUNDED)
-                .build()?;
+                .response_timeout(UNBOUNDED);
+            if let Some(authorities) = &self.authorities {
+                cluster = cluster.certs(authorities.clone());
+            }
             Ok(RedisConnection::Cluster(
-                cluster.get_async_connection().await?,
+                cluster.build()?.get_async_connection().await?,
             ))
         } else {
             let unbounded = AsyncConnectionConfig::new()
                 .set_connection_timeout(None)
                 .set_response_timeout(None);
-            let opening = redis::Client::open(server)?;
+            let opening = match &self.authorities {
+                Some(authorities) => redis::Client::build_with_tls(server, authorities.clone())?,
+                None => redis::Client::open(server)?,
+            };
             Ok(RedisConnection::Server(
                 opening
                     .get_multiplexed_async_connection_with_config(&unbounded)

@@ -18,7 +18,6 @@
 mod fleet;
 mod ledger;
 mod people;
-mod postgres;
 mod verdict;
 mod world;
 
@@ -26,8 +25,9 @@ use std::{pin::Pin, process::ExitCode, time::Duration};
 
 use fleet::Fleet;
 use futures_util::future::join_all;
-use harness::{Behaviour, PEPPER, Provider, RedisServer, Route, let_time_pass, token_settings};
-use postgres::PostgresServer;
+use harness::{
+    Behaviour, PEPPER, PostgresServer, Provider, RedisServer, Route, let_time_pass, token_settings,
+};
 use shared::config::Env;
 use tokio::time::Instant;
 use world::World;
