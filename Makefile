@@ -4,7 +4,7 @@ help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
 
 dev: ## serve the endpoints on http://localhost:9000 (PORT), with stores of their own
-	@scripts/with-services.sh --data target/dev scripts/dev.sh
+	@scripts/with-services.sh --data target/dev --containers scripts/dev.sh
 
 test: ## all that CI checks: formatting, lints, build, tests, a little fuzzing
 	@scripts/test.sh

@@ -5,6 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 port=${PORT:-9000}
+# What is kept from one time to the next. A test has a folder of its own.
+data=${DEV_DATA:-target/dev}
 export SMS_PROVIDER=${SMS_PROVIDER:-log} OTP_LOCAL=${OTP_LOCAL:-1} ALLOWED_COUNTRIES=${ALLOWED_COUNTRIES:-*}
 # Trying out is no attack on a range of numbers.
 export LIMIT_RANGE=${LIMIT_RANGE:-off}
@@ -21,7 +23,7 @@ main() {
     # build.
     cargo build --bin signup --bin verify --bin session --bin migrate --example signing_key
 
-    mkdir -p target/dev
+    mkdir -p "$data"
     keep_pepper
     keep_signing_key
     write_sam_environment
@@ -38,9 +40,9 @@ main() {
 # Made once: with another pepper every code that is pending would turn wrong.
 keep_pepper() {
     if [ -z "${OTP_PEPPER-}" ]; then
-        [ -s target/dev/otp-pepper ] ||
-            (umask 077 && od -An -v -tx1 -N32 /dev/urandom | tr -d ' \n' >target/dev/otp-pepper)
-        OTP_PEPPER=$(cat target/dev/otp-pepper)
+        [ -s "$data/otp-pepper" ] ||
+            (umask 077 && od -An -v -tx1 -N32 /dev/urandom | tr -d ' \n' >"$data/otp-pepper")
+        OTP_PEPPER=$(cat "$data/otp-pepper")
     fi
     export OTP_PEPPER
 }
@@ -48,31 +50,34 @@ keep_pepper() {
 # Made once: with another key every token that somebody holds would turn invalid.
 keep_signing_key() {
     if [ -z "${TOKEN_PRIVATE_KEY-}" ]; then
-        if ! [ -s target/dev/signing-keys.pem ]; then
-            (umask 077 && cargo run --quiet --example signing_key >target/dev/signing-keys.new)
-            mv target/dev/signing-keys.new target/dev/signing-keys.pem
+        if ! [ -s "$data/signing-keys.pem" ]; then
+            (umask 077 && cargo run --quiet --example signing_key >"$data/signing-keys.new")
+            mv "$data/signing-keys.new" "$data/signing-keys.pem"
         fi
-        TOKEN_PRIVATE_KEY=$(sed '/^-.* PUBLIC/,$d' target/dev/signing-keys.pem)
-        TOKEN_PUBLIC_KEYS=$(sed -n '/^-.* PUBLIC/,$p' target/dev/signing-keys.pem)
+        TOKEN_PRIVATE_KEY=$(sed '/^-.* PUBLIC/,$d' "$data/signing-keys.pem")
+        TOKEN_PUBLIC_KEYS=$(sed -n '/^-.* PUBLIC/,$p' "$data/signing-keys.pem")
     fi
     export TOKEN_PRIVATE_KEY TOKEN_PUBLIC_KEYS
 }
 
-# The file that `sam local invoke --env-vars` takes.
+# The file that `sam local --env-vars` takes, which sets variables that the template declares.
 write_sam_environment() {
     local name value variables=''
-    for name in DATABASE_URL REDIS_URL SMS_PROVIDER OTP_LOCAL OTP_PEPPER ALLOWED_COUNTRIES LIMIT_RANGE \
+    for name in DATABASE_URL REDIS_URL SMS_PROVIDER OTP_PEPPER ALLOWED_COUNTRIES LIMIT_RANGE \
         TOKEN_ISSUER TOKEN_AUDIENCE TOKEN_PRIVATE_KEY TOKEN_PUBLIC_KEYS; do
         value=${!name-}
         case $name in DATABASE_URL | REDIS_URL) value=$(as_seen_from_container "$value") ;; esac
         value=$(printf %s "$value" | sed 's/[\\"]/\\&/g')
-        variables="$variables${variables:+, }\"$name\": \"${value//$'\n'/\\n}\""
+        variables="$variables\"$name\": \"${value//$'\n'/\\n}\", "
     done
     # The template takes these from what it creates.
-    variables="$variables, \"SECRET_ARN\": \"\", \"DATABASE_IAM\": \"false\", \"REDIS_IAM\": \"false\", \"REDIS_CLUSTER\": \"false\""
-    rm -f target/dev/env.json
-    (umask 077 && printf '{\n  "SignupFunction": {%s},\n  "VerifyFunction": {%s},\n  "SessionFunction": {%s}\n}\n' \
-        "$variables" "$variables" "$variables" >target/dev/env.json)
+    for name in SECRET_ARN DATABASE_ADMIN_SECRET_ARN SIGNUP_SECRET_ARN SIGN_IN_SECRET_ARN; do
+        variables="$variables\"$name\": \"\", "
+    done
+    variables="$variables\"DATABASE_IAM\": \"false\", \"REDIS_IAM\": \"false\", \"REDIS_CLUSTER\": \"false\""
+    rm -f "$data/env.json"
+    # By this name they are for every function.
+    (umask 077 && printf '{"Parameters": {%s}}\n' "$variables" >"$data/env.json")
 }
 
 # SAM runs a function in a container, whose own loopback is another one than the host's. The
@@ -127,6 +132,13 @@ With the access_token of the response:
 
 Postgres: $(without_password "$DATABASE_URL")
 Redis:    $(without_password "$REDIS_URL")
+
+END
+    if ! docker version >/dev/null 2>&1; then return; fi
+    cat <<END
+A function as Lambda runs it, in a container, with an event (see docs/deploy.md):
+
+  scripts/sam.sh local invoke SignupFunction -e events/signup.json
 
 END
 }

@@ -36,6 +36,7 @@ main() {
     else
         in_services cargo test --workspace --locked
     fi
+    step scripts/test-sam-local.sh
     step scripts/fuzz.sh 10
 }
 

@@ -2,9 +2,11 @@
 # Runs a command beside private instances of Postgres and Redis on free loopback ports, and stops
 # them when it ends, however it ends. The exit status is the command's.
 #
-#   scripts/with-services.sh [--data DIR] [--sns] [--pgbouncer] COMMAND [ARGUMENT]…
+#   scripts/with-services.sh [--data DIR] [--containers] [--sns] [--pgbouncer] COMMAND [ARGUMENT]…
 #
 #   --data DIR    keeps what Postgres and Redis store in DIR; without it, it is deleted at the end
+#   --containers  where a Docker engine runs on this machine, both also listen on the address of its
+#                 bridge, where containers reach them; with a password, which is new each time
 #   --sns         also starts moto's SNS, which records every SMS and sends none
 #   --pgbouncer   also looks for PgBouncer; starting it is the command's business
 #
@@ -19,19 +21,22 @@ folder=   # what is deleted at the end
 servers=  # "pid:signal" of every server that runs, the newest first
 command=  # the command's process group
 asked=    # set once the command was asked to end
+bridge=   # the address of Docker's bridge and its mask, if the stores listen there
+password= # what a container needs
 
 main() {
     local data='' sns='' pgbouncer='' postgres='' redis_server=''
     while [ $# -gt 0 ]; do
         case $1 in
             --data) mkdir -p "$2" && data=$(cd "$2" && pwd) && shift 2 ;;
+            --containers) bridge=$(find_bridge) && shift ;;
             --sns) sns=yes && shift ;;
             --pgbouncer) pgbouncer=yes && shift ;;
             --*) fail "with-services.sh: unknown option $1" ;;
             *) break ;;
         esac
     done
-    [ $# -gt 0 ] || fail "usage: with-services.sh [--data DIR] [--sns] [--pgbouncer] COMMAND [ARGUMENT]…"
+    [ $# -gt 0 ] || fail "usage: with-services.sh [--data DIR] [--containers] [--sns] [--pgbouncer] COMMAND [ARGUMENT]…"
 
     trap 'on_signal HUP 129' HUP
     trap 'on_signal INT 130' INT
@@ -59,6 +64,7 @@ main() {
 
     choose_postgres_user
     make_folder
+    if [ -n "$bridge" ]; then password=$(od -An -v -tx1 -N16 /dev/urandom | tr -d ' \n'); fi
     [ -n "${DATABASE_URL-}" ] || start_postgres "$data"
     [ -n "${REDIS_URL-}" ] || start_redis "$data"
     [ -z "$sns" ] || start_sns
@@ -71,6 +77,15 @@ make_folder() {
     $as_postgres test -x "$parent" || parent=/tmp
     folder=$(mktemp -d "$parent/otp-auth.XXXXXX")
     chmod 711 "$folder"
+}
+
+# An engine that runs elsewhere, as Docker Desktop's does, has no bridge on this machine.
+find_bridge() {
+    local name
+    name=$(docker network inspect bridge \
+        --format '{{index .Options "com.docker.network.bridge.name"}}' 2>/dev/null) || return 0
+    ip -4 -oneline address show dev "$name" 2>/dev/null |
+        sed -nE 's#.* inet ([0-9.]+/[0-9]+) .*#\1#p' | head -n 1 || true
 }
 
 # Postgres refuses to run as root.
@@ -107,12 +122,27 @@ start_postgres() { # the folder to keep data in, or nothing
             fail_with_log "initdb failed" "$folder/initdb.log"
         mv "$data/new" "$data/data"
     fi
+    if [ -n "$bridge" ]; then
+        admit_containers "$data/data"
+        set -- -c listen_addresses="127.0.0.1,${bridge%/*}" -c hba_file="$folder/pg_hba.conf" "$@"
+    else
+        set -- -c listen_addresses=127.0.0.1 "$@"
+    fi
     # shellcheck disable=SC2086 # $as_postgres is several words, or none.
     start postgres INT 'database system is ready to accept connections' \
         $as_postgres env LC_ALL=C "$postgres/postgres" -D "$data/data" -p PORT \
-        -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=400 \
+        -c unix_socket_directories= -c max_connections=400 \
         -c logging_collector=off -c log_destination=stderr "$@"
-    export DATABASE_URL=postgres://postgres@127.0.0.1:$port/postgres
+    export DATABASE_URL=postgres://postgres${password:+":$password"}@127.0.0.1:$port/postgres
+}
+
+# On loopback nobody is asked for the password.
+admit_containers() { # the folder of Postgres' data
+    printf 'host all all %s %s\n' 127.0.0.1/32 trust "$bridge" scram-sha-256 >"$folder/pg_hba.conf"
+    # shellcheck disable=SC2086 # $as_postgres is several words, or none.
+    (cd / && echo "ALTER ROLE postgres PASSWORD '$password'" |
+        LC_ALL=C $as_postgres "$postgres/postgres" --single -D "$1" postgres) >"$folder/password.log" 2>&1 ||
+        fail_with_log "Postgres took no password" "$folder/password.log"
 }
 
 # When root's Postgres user cannot enter the folder, as below /root, the data lives in another one
@@ -135,9 +165,12 @@ start_redis() { # the folder to keep data in, or nothing
         data=$1/redis save='60 1'
         mkdir -p "$data"
     fi
+    # Other users can read a command line.
+    (umask 077 && echo "requirepass \"$password\"" >"$folder/redis.conf")
     start redis TERM 'eady to accept connections' \
-        "$REDIS_SERVER" --port PORT --bind 127.0.0.1 --dir "$data" --save "$save" --appendonly no
-    export REDIS_URL=redis://127.0.0.1:$port
+        "$REDIS_SERVER" "$folder/redis.conf" --port PORT --bind 127.0.0.1 ${bridge:+"${bridge%/*}"} \
+        --dir "$data" --save "$save" --appendonly no
+    export REDIS_URL=redis://${password:+"default:$password@"}127.0.0.1:$port
 }
 
 start_sns() {
