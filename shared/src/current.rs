@@ -80,7 +80,7 @@ impl<F: Function> Current<F> {
     pub async fn function_at(&self, now: SystemTime) -> Rc<F> {
         if self.is_due(now) {
             self.state.borrow_mut().read_at = now;
-            self.reread().await;
+            Box::pin(self.reread()).await;
         }
         self.function()
     }
