@@ -63,7 +63,7 @@ pub enum Command {
 #[serde(
     untagged,
     deny_unknown_fields,
-    expecting = "the command must be up, down, status, purge, setup, sms, which alone takes a phone_number, or rotate, which alone takes what (pepper or signing_key) and with it leaked"
+    expecting = "the command must be up, down, status, purge, setup, sms, which alone takes a phone_number, or rotate, which alone takes what and leaked"
 )]
 pub enum Event {
     /// `{"command": "up"}`

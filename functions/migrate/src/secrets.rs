@@ -1,6 +1,6 @@
 //! Secrets of AWS Secrets Manager: the keys that the functions need, and the database's login.
 //!
-//! A key is made once. Only a [`rotation`] changes what a secret holds already, and no error shows it.
+//! A key is made once. Only a [`rotation`] changes what a secret holds already. No error shows it.
 
 use std::time::{Duration, SystemTime};
 
