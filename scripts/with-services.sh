@@ -7,11 +7,12 @@
 #   --data DIR    keeps what Postgres and Redis store in DIR; without it, it is deleted at the end
 #   --containers  where a Docker engine runs on this machine, both also listen on the address of its
 #                 bridge, where containers reach them; with a password, which is new each time
-#   --sns         also starts moto's SNS, which records every SMS and sends none
+#   --sns         also starts moto: SNS, which records every SMS and sends none, and Secrets Manager
 #   --pgbouncer   also looks for PgBouncer; starting it is the command's business
 #
 # The command gets DATABASE_URL (of a superuser), POSTGRES (the folder of its programs), REDIS_URL
-# and REDIS_SERVER (the binary); with --sns AWS_ENDPOINT_URL_SNS, AWS_REGION and credentials; with
+# and REDIS_SERVER (the binary); with --sns AWS_ENDPOINT_URL_SNS, AWS_ENDPOINT_URL_SECRETS_MANAGER,
+# AWS_REGION and credentials; with
 # --pgbouncer PGBOUNCER (the binary). A DATABASE_URL or REDIS_URL that is set already is used: then
 # that server is neither installed nor started.
 set -euo pipefail
@@ -176,6 +177,7 @@ start_redis() { # the folder to keep data in, or nothing
 start_sns() {
     start sns TERM 'Running on http' "$moto_server" -H 127.0.0.1 -p PORT
     export AWS_ENDPOINT_URL_SNS=http://127.0.0.1:$port AWS_REGION=us-east-1
+    export AWS_ENDPOINT_URL_SECRETS_MANAGER=$AWS_ENDPOINT_URL_SNS
     export AWS_ACCESS_KEY_ID=testing AWS_SECRET_ACCESS_KEY=testing
     unset AWS_PROFILE AWS_SESSION_TOKEN
 }

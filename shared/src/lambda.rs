@@ -7,7 +7,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     process::ExitCode,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures_util::FutureExt;
@@ -28,12 +28,13 @@ use tokio::{
 use crate::{
     api,
     config::{self, Env},
-    secret, telemetry,
+    current::{Current, REREAD},
+    telemetry,
 };
 
 /// The longest that the first event waits for the stores. API Gateway's authorizer gives up on
 /// `/.well-known/*`, which needs no store, after 1.5 s.
-const CONNECT_WAIT: Duration = Duration::from_millis(250);
+pub(crate) const CONNECT_WAIT: Duration = Duration::from_millis(250);
 
 /// The longest that a start waits for the sandbox's API, which usually takes less than 1 ms.
 const REGISTER_WAIT: Duration = Duration::from_secs(1);
@@ -60,14 +61,19 @@ pub trait Function: Sized {
 ///
 /// A configuration that cannot be read ends the process with a failure.
 pub async fn run<F: Function>() -> ExitCode {
+    run_rereading::<F>(REREAD).await
+}
+
+/// The same with another time after which the secret is read again, for a test.
+pub async fn run_rereading<F: Function>(interval: Duration) -> ExitCode {
     let env = Env::of_process();
     let logging = telemetry::init(&env);
     let start = async {
         logging?;
-        F::from_env(&secret::load(env, F::SECRETS).await?).await
+        Current::<F>::start(env, interval, now()).await
     };
     match start.await {
-        Ok(function) => serve(&function).await,
+        Ok(current) => serve(&current).await,
         Err(error) => telemetry::exit("cannot start", &error),
     }
 }
@@ -78,12 +84,13 @@ pub async fn run<F: Function>() -> ExitCode {
 /// Lambda kills a function without a signal unless an extension is registered. One that takes no
 /// events costs one request to the sandbox's own API. It is registered while the function connects.
 /// If connecting takes longer than [`CONNECT_WAIT`], it continues beside the first events.
-async fn serve<F: Function>(function: &F) -> ExitCode {
+async fn serve<F: Function>(current: &Current<F>) -> ExitCode {
     let mut terminated = match signal(SignalKind::terminate()) {
         Ok(terminated) => terminated,
         Err(error) => return telemetry::exit("cannot start", &error),
     };
-    let mut connecting = pin!(function.connect().fuse());
+    let first = current.function();
+    let mut connecting = pin!(async move { first.connect().await }.fuse());
     let (_, registered) = tokio::join!(
         timeout(CONNECT_WAIT, &mut connecting),
         timeout(REGISTER_WAIT, register_extension())
@@ -97,13 +104,13 @@ async fn serve<F: Function>(function: &F) -> ExitCode {
         pending().await
     };
     tokio::select! {
-        ended = serve_events(function) => match ended {
+        ended = serve_events(current) => match ended {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => telemetry::exit("the runtime failed", error.as_ref()),
         },
         never = connecting_beside_events => match never {},
         _ = terminated.recv() => {
-            function.close().await;
+            current.function().close().await;
             ExitCode::SUCCESS
         }
     }
@@ -112,15 +119,22 @@ async fn serve<F: Function>(function: &F) -> ExitCode {
 /// Serves events as `lambda_http::run` does, and also those that `lambda_http` cannot turn into a
 /// request: its adapter panics when it is called with one, for example at a `Host` that fits into
 /// no URL.
-async fn serve_events<F: Function>(function: &F) -> Result<(), lambda_http::Error> {
-    let handler = service_fn(|request| function.handle(request).map(Ok::<_, Infallible>));
-    let mut adapter = Adapter::from(handler);
-    let guarded = service_fn(|event: LambdaEvent<LambdaRequest>| {
+async fn serve_events<F: Function>(current: &Current<F>) -> Result<(), lambda_http::Error> {
+    let guarded = service_fn(async |event: LambdaEvent<LambdaRequest>| {
+        let function = current.function_at(now()).await;
+        let handler = service_fn(|request| function.handle(request).map(Ok::<_, Infallible>));
+        let mut adapter = Adapter::from(handler);
         let (origin, context) = (event.payload.request_origin(), event.context.clone());
         catch_unwind(AssertUnwindSafe(|| adapter.call(event)))
             .unwrap_or_else(|_panic| refuse_unreadable(&origin, context))
+            .await
     });
     lambda_runtime::run(guarded).await
+}
+
+#[expect(clippy::disallowed_methods, reason = "the edge of a request")]
+fn now() -> SystemTime {
+    SystemTime::now()
 }
 
 /// The response to an event that is no request. Its form depends on the event's origin, so an

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod challenge;
 pub mod config;
+pub mod current;
 pub mod device;
 pub mod iam;
 pub mod lambda;

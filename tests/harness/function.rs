@@ -5,7 +5,7 @@
 
 use std::{
     env, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     thread,
     time::Duration,
@@ -72,6 +72,16 @@ impl Function {
         name: &str,
         settings: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Self {
+        Self::start_program(&binary(name).await, sandbox, name, settings).await
+    }
+
+    /// Starts another program as the function of this name.
+    pub async fn start_program<'a>(
+        program: &Path,
+        sandbox: Sandbox,
+        name: &str,
+        settings: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Self {
         let simulator = Simulator::builder()
             .function_name(name)
             .invocation_timeout(sandbox.timeout)
@@ -84,7 +94,7 @@ impl Function {
             .await
             .unwrap();
         let (output, input) = io::pipe().unwrap();
-        let process = Command::new(binary(name).await)
+        let process = Command::new(program)
             .env_clear()
             .envs(simulator.lambda_env_vars())
             .envs([

@@ -27,6 +27,7 @@ mod logs;
 mod migrations;
 mod outages;
 mod provider;
+mod rotation;
 mod sessions;
 mod setup;
 mod sms_check;

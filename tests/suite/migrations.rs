@@ -95,7 +95,7 @@ async fn on_the_command_line_it_prints_what_is_applied() {
     for words in [&[][..], &["sideways"], &["up", "down"]] {
         let (succeeded, printed) = run(words).await;
         assert!(
-            !succeeded && printed.contains("up, down, status, purge, setup or sms"),
+            !succeeded && printed.contains("up, down, status, purge, setup, sms or rotate"),
             "{printed}"
         );
     }

@@ -1,17 +1,21 @@
 //! Sets up a deployment: the schema from the files of `migrations/`, which are compiled in, the
-//! secrets of the functions, and their roles in the database. Also deletes old rows, and checks the
-//! account's SMS set-up, which needs no database.
+//! secrets of the functions, and their roles in the database. Also rotates keys, deletes old rows,
+//! and checks the account's SMS set-up, which needs no database.
 
 mod custom_resource;
 mod files;
 mod purge;
 mod roles;
+pub mod rotation;
 mod schema;
 mod secrets;
 mod setup;
 pub mod sms;
 
-use std::{str::FromStr, time::Duration};
+use std::{
+    str::FromStr,
+    time::{Duration, SystemTime},
+};
 
 use aws_sdk_sns::{error::SdkError, operation::set_sms_attributes::SetSMSAttributesError};
 use serde::{Deserialize, Serialize};
@@ -25,6 +29,7 @@ use tokio::time::Instant;
 use custom_resource::RespondError;
 pub use purge::Purged;
 use roles::RolesError;
+use rotation::{Order, Rotations, What};
 pub use schema::{Database, Migration, Schema};
 use secrets::{Secrets, SecretsError};
 pub use setup::Setup;
@@ -32,6 +37,9 @@ use setup::SmsAttributes;
 
 /// The longest that a setup by command takes.
 const SETUP_TIME: Duration = Duration::from_hours(1);
+
+/// The longest that a rotation waits for a setup.
+const ROTATION_WAIT: Duration = Duration::from_mins(1);
 
 /// A command about the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -55,7 +63,7 @@ pub enum Command {
 #[serde(
     untagged,
     deny_unknown_fields,
-    expecting = "the command must be up, down, status, purge, setup or sms, which alone takes a phone_number"
+    expecting = "the command must be up, down, status, purge, setup, sms, which alone takes a phone_number, or rotate, which alone takes what and leaked"
 )]
 pub enum Event {
     /// `{"command": "up"}`
@@ -65,6 +73,15 @@ pub enum Event {
         command: sms::Word,
         phone_number: Option<String>,
     },
+    /// `{"command": "rotate", "what": "pepper"}`: begins a rotation.
+    Rotate {
+        command: rotation::Word,
+        what: What,
+        #[serde(default)]
+        leaked: bool,
+    },
+    /// `{"command": "rotate"}`: goes on with what is under way.
+    GoOn { command: rotation::Word },
     /// A custom resource's, from CloudFormation.
     CustomResource(custom_resource::Request),
 }
@@ -76,6 +93,7 @@ pub enum Report {
     Schema(Schema),
     Purged(Purged),
     Setup(Setup),
+    Rotations(Rotations),
     Sms(Box<sms::Report>),
 }
 
@@ -98,6 +116,10 @@ pub enum Error {
     Lock(#[source] sqlx::Error),
     #[error("the secrets cannot be completed")]
     Secrets(#[from] SecretsError),
+    #[error("the rotation failed")]
+    Rotate(#[source] SecretsError),
+    #[error("SIGN_IN_SECRET_ARN and SIGNUP_SECRET_ARN are not set")]
+    NoSecrets,
     #[error("the roles cannot be set")]
     Roles(#[from] RolesError),
     #[error("SNS's attributes cannot be set")]
@@ -114,7 +136,7 @@ pub enum Error {
 
 /// Not a command.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the command must be up, down, status, purge, setup or sms")]
+#[error("the command must be up, down, status, purge, setup, sms or rotate")]
 pub struct UnknownCommand;
 
 impl FromStr for Command {
@@ -174,5 +196,22 @@ impl Migrate {
         // The work is done and committed; a connection that breaks now harms nothing.
         let _ended = connection.close().await;
         Ok(report)
+    }
+
+    /// Takes the steps of rotations that are due at `now`, and those of an order.
+    ///
+    /// Without an order, and with no rotation under way, it does not connect to the database.
+    pub async fn rotate(&self, order: Option<Order>, now: SystemTime) -> Result<Rotations, Error> {
+        let secrets = self.secrets.as_ref().ok_or(Error::NoSecrets)?;
+        if order.is_none() && !secrets.is_rotating().await.map_err(Error::Rotate)? {
+            return Ok(Rotations::default());
+        }
+        let mut connection = self.database.connect().await?;
+        let deadline = Instant::now() + ROTATION_WAIT;
+        let locking = setup::lock(&mut connection);
+        setup::by(deadline, "waiting for another setup", locking).await?;
+        let rotations = secrets.rotate(order, now).await.map_err(Error::Rotate)?;
+        let _ended = connection.close().await;
+        Ok(rotations)
     }
 }

@@ -1,10 +1,19 @@
-//! `migrate up|down|status|purge|setup`, `migrate sms [NUMBER]`: a command line, and the Lambda
-//! function `migrate`.
+//! `migrate up|down|status|purge|setup`, `migrate sms [NUMBER]`,
+//! `migrate rotate [pepper|signing_key [leaked]]`: a command line, and the Lambda function
+//! `migrate`.
 
-use std::{env, process::ExitCode, time::Duration};
+use std::{
+    env,
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
 
 use lambda_runtime::{LambdaEvent, service_fn};
-use migrate::{Error, Event, Migrate, Purged, Report, Schema, Setup, sms};
+use migrate::{
+    Error, Event, Migrate, Purged, Report, Schema, Setup, UnknownCommand,
+    rotation::{Order, What},
+    sms,
+};
 use shared::{api, config::Env, telemetry};
 
 /// The longest that CloudFormation waits for its response. Lambda's own deadline may come before.
@@ -35,6 +44,10 @@ async fn serve(env: &Env) -> ExitCode {
             Event::Sms { phone_number, .. } => {
                 sms::report(env, phone_number.as_deref()).await.map(Some)
             }
+            Event::Rotate { what, leaked, .. } => rotate(&migrate, Some(Order { what, leaked }))
+                .await
+                .map(Some),
+            Event::GoOn { .. } => rotate(&migrate, None).await.map(Some),
             Event::CustomResource(request) => {
                 let deadline = api::deadline_before(Some(event.context.deadline()), RESPONSE_TIME);
                 let responded = request.respond(&migrate, deadline).await;
@@ -61,12 +74,17 @@ async fn run(env: &Env) -> ExitCode {
     let report = match words[..] {
         ["sms"] => sms::report(env, None).await,
         ["sms", phone_number] => sms::report(env, Some(phone_number)).await,
+        ["rotate", ref order @ ..] => match (parse_order(order), Migrate::from_env(env)) {
+            (Ok(order), Ok(migrate)) => rotate(&migrate, order).await,
+            (Err(error), _) => return telemetry::exit("cannot start", &error),
+            (_, Err(error)) => return telemetry::exit("cannot start", &error),
+        },
         [word] => match (word.parse(), Migrate::from_env(env)) {
             (Ok(command), Ok(migrate)) => migrate.run(command).await,
             (Err(error), _) => return telemetry::exit("cannot start", &error),
             (_, Err(error)) => return telemetry::exit("cannot start", &error),
         },
-        _ => return telemetry::exit("cannot start", &migrate::UnknownCommand),
+        _ => return telemetry::exit("cannot start", &UnknownCommand),
     };
     match report {
         Ok(report) => {
@@ -82,12 +100,35 @@ async fn run(env: &Env) -> ExitCode {
                     print_schema(&schema);
                     println!("roles {}", roles.join(", "));
                 }
+                Report::Rotations(rotations) => print!("{rotations}"),
                 Report::Sms(report) => print!("{report}"),
             }
             ExitCode::SUCCESS
         }
         Err(error) => telemetry::exit("command failed", &error),
     }
+}
+
+/// The order in the words after `rotate`.
+fn parse_order(words: &[&str]) -> Result<Option<Order>, UnknownCommand> {
+    let (what, leaked) = match *words {
+        [] => return Ok(None),
+        [what] => (what, false),
+        [what, "leaked"] => (what, true),
+        _ => return Err(UnknownCommand),
+    };
+    let what = match what {
+        "pepper" => What::Pepper,
+        "signing_key" => What::SigningKey,
+        _ => return Err(UnknownCommand),
+    };
+    Ok(Some(Order { what, leaked }))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the edge of a command")]
+async fn rotate(migrate: &Migrate, order: Option<Order>) -> Result<Report, Error> {
+    let rotations = migrate.rotate(order, SystemTime::now()).await?;
+    Ok(Report::Rotations(rotations))
 }
 
 #[expect(clippy::print_stdout, reason = "a report for a person")]

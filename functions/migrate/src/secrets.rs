@@ -1,8 +1,8 @@
 //! Secrets of AWS Secrets Manager: the keys that the functions need, and the database's login.
 //!
-//! A key is made once. What a secret holds already is never changed, and no error shows it.
+//! A key is made once. Only a [`rotation`] changes what a secret holds already. No error shows it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_config::BehaviorVersion;
 use aws_sdk_secretsmanager::{
@@ -18,14 +18,17 @@ use shared::{
     random, token,
 };
 
+use crate::rotation::{self, Order, Rotations, What};
+
 const SIGN_IN: &str = "SIGN_IN_SECRET_ARN";
 const SIGNUP: &str = "SIGNUP_SECRET_ARN";
 
 /// Members of both secrets, with the same value.
-const COMMON: [&str; 2] = ["OTP_PEPPER", "EDGE_SECRET"];
+const COMMON: [&str; 2] = [PEPPER, "EDGE_SECRET"];
 
-const PRIVATE_KEY: &str = "TOKEN_PRIVATE_KEY";
-const PUBLIC_KEYS: &str = "TOKEN_PUBLIC_KEYS";
+pub const PEPPER: &str = "OTP_PEPPER";
+pub const PRIVATE_KEY: &str = "TOKEN_PRIVATE_KEY";
+pub const PUBLIC_KEYS: &str = "TOKEN_PUBLIC_KEYS";
 
 /// The longest that one call takes, retries included.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -65,13 +68,17 @@ pub enum SecretsError {
     BadKey,
     #[error("no key could be made")]
     NoKey,
+    #[error("{SIGN_IN} holds no {0}; a setup adds what is missing")]
+    NotSetUp(&'static str),
+    #[error("{SIGN_IN} holds a ROTATION that cannot be read")]
+    BadRotation,
     /// The service's code alone: its message could quote the value.
     #[error("{0} cannot be written: {1}")]
     Write(String, String),
 }
 
 /// The members of a secret.
-type Members = Map<String, Value>;
+pub type Members = Map<String, Value>;
 
 impl Secrets {
     /// Reads `SIGN_IN_SECRET_ARN` and `SIGNUP_SECRET_ARN`: both or neither.
@@ -91,18 +98,61 @@ impl Secrets {
     /// next one. Two must not run at the same time.
     pub async fn complete(&self) -> Result<(), SecretsError> {
         let client = client().await;
-        let sign_in = read_members(&client, &self.sign_in).await?;
-        let signup = read_members(&client, &self.signup).await?;
-        let (mut new_sign_in, mut new_signup) = (sign_in.clone(), signup.clone());
-        complete(&mut new_sign_in, &mut new_signup)?;
-        // In this order, verify knows the pepper before signup uses it.
+        let old = self.read_both(&client).await?;
+        let (mut sign_in, mut signup) = old.clone();
+        complete(&mut sign_in, &mut signup)?;
+        self.write_changed(&client, &old, (sign_in, signup)).await
+    }
+
+    /// Tells if a rotation is under way.
+    pub async fn is_rotating(&self) -> Result<bool, SecretsError> {
+        let sign_in = read_members(&client().await, &self.sign_in).await?;
+        let is_under_way = What::ALL.map(|what| rotation::is_under_way(&sign_in, what));
+        is_under_way
+            .into_iter()
+            .try_fold(false, |any, one| Ok(any || one?))
+    }
+
+    /// Takes the steps of rotations that are due at `now`, and those of an order. As
+    /// [`complete`](Self::complete), the next run completes it, and two must not run at the same
+    /// time.
+    pub async fn rotate(
+        &self,
+        order: Option<Order>,
+        now: SystemTime,
+    ) -> Result<Rotations, SecretsError> {
+        let client = client().await;
+        let old = self.read_both(&client).await?;
+        let (mut sign_in, mut signup) = old.clone();
+        let rotations = rotation::advance(&mut sign_in, &mut signup, order, now)?;
+        let advanced = (sign_in, signup);
+        self.write_changed(&client, &old, advanced.clone()).await?;
+        let mut ended = advanced.clone();
+        rotation::forget_ended(&mut ended.0)?;
+        self.write_changed(&client, &advanced, ended).await?;
+        Ok(rotations)
+    }
+
+    async fn read_both(&self, client: &Client) -> Result<(Members, Members), SecretsError> {
+        let sign_in = read_members(client, &self.sign_in).await?;
+        let signup = read_members(client, &self.signup).await?;
+        Ok((sign_in, signup))
+    }
+
+    /// In this order, `verify` knows the pepper before `signup` uses it.
+    async fn write_changed(
+        &self,
+        client: &Client,
+        old: &(Members, Members),
+        new: (Members, Members),
+    ) -> Result<(), SecretsError> {
         for (arn, old, new) in [
-            (&self.sign_in, sign_in, new_sign_in),
-            (&self.signup, signup, new_signup),
+            (&self.sign_in, &old.0, new.0),
+            (&self.signup, &old.1, new.1),
         ] {
-            if old != new {
-                write(&client, arn, new).await?;
-                tracing::info!(secret = arn, "secret completed");
+            if *old != new {
+                write(client, arn, new).await?;
+                tracing::info!(secret = arn, "secret written");
             }
         }
         Ok(())
@@ -119,11 +169,14 @@ pub async fn login(arn: &str) -> Result<Login, SecretsError> {
 
 /// Makes what is missing; what one of the two holds goes to the other.
 fn complete(sign_in: &mut Members, signup: &mut Members) -> Result<(), SecretsError> {
+    let is_rotating = rotation::is_under_way(sign_in, What::Pepper)?;
     for name in COMMON {
         let value = match (text(sign_in, name)?, text(signup, name)?) {
+            // A rotation stopped between the two secrets, and its next run completes it.
+            (Some(one), Some(other)) if one != other && name == PEPPER && is_rotating => continue,
             (Some(one), Some(other)) if one != other => return Err(SecretsError::Different(name)),
             (Some(value), _) | (None, Some(value)) => value.to_owned(),
-            (None, None) => [random::id(), random::id()].concat(),
+            (None, None) => new_pepper(),
         };
         for members in [&mut *sign_in, &mut *signup] {
             members.insert(name.to_owned(), value.clone().into());
@@ -143,12 +196,22 @@ fn complete(sign_in: &mut Members, signup: &mut Members) -> Result<(), SecretsEr
 }
 
 /// A member; `None` if it is missing or empty, which counts as unset everywhere.
-fn text<'a>(members: &'a Members, name: &'static str) -> Result<Option<&'a str>, SecretsError> {
+pub fn text<'a>(members: &'a Members, name: &'static str) -> Result<Option<&'a str>, SecretsError> {
     match members.get(name) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
         Some(_) => Err(SecretsError::NotAText(name)),
     }
+}
+
+/// A member that a setup has added.
+pub fn required<'a>(sign_in: &'a Members, name: &'static str) -> Result<&'a str, SecretsError> {
+    text(sign_in, name)?.ok_or(SecretsError::NotSetUp(name))
+}
+
+/// 64 random hexadecimal digits.
+pub fn new_pepper() -> String {
+    [random::id(), random::id()].concat()
 }
 
 async fn client() -> Client {

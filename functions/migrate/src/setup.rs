@@ -75,7 +75,8 @@ pub async fn by<T>(
     done.unwrap_or(Err(Error::Late(step)))
 }
 
-async fn lock(connection: &mut PgConnection) -> Result<(), Error> {
+/// Waits for other runs that change secrets or the schema. The lock ends with the connection.
+pub async fn lock(connection: &mut PgConnection) -> Result<(), Error> {
     sqlx::query("SELECT pg_advisory_lock($1)")
         .bind(LOCK)
         .execute(connection)
