@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, jwk::JwkSet};
+use jsonwebtoken::{
+    Algorithm, DecodingKey, Validation, decode, decode_header,
+    jwk::{JwkSet, KeyAlgorithm},
+};
 use lambda_http::{
     aws_lambda_events::apigw::ApiGatewayCustomAuthorizerRequest,
     lambda_runtime::{Error, LambdaEvent, run, service_fn},
@@ -50,7 +53,6 @@ impl Authorizer {
     fn from_env() -> Result<Self, Error> {
         let issuer = env::var("TOKEN_ISSUER")?;
         let mut validation = Validation::default();
-        validation.algorithms = vec![Algorithm::RS256, Algorithm::ES256];
         validation.set_required_spec_claims(&["iss", "sub", "aud", "exp"]);
         validation.set_issuer(&[&issuer]);
         validation.set_audience(&[env::var("TOKEN_AUDIENCE")?]);
@@ -114,7 +116,14 @@ impl Authorizer {
         }
         let kid = header.kid.unwrap_or_default();
         let key = keys.find(&kid).ok_or("an unknown key")?;
-        Ok(decode(token, &DecodingKey::from_jwk(key)?, &self.validation)?.claims)
+        let mut validation = self.validation.clone();
+        // The key decides, and not the token.
+        validation.algorithms = vec![match key.common.key_algorithm {
+            Some(KeyAlgorithm::RS256) => Algorithm::RS256,
+            Some(KeyAlgorithm::ES256) => Algorithm::ES256,
+            _ => return Err("a key of another kind".into()),
+        }];
+        Ok(decode(token, &DecodingKey::from_jwk(key)?, &validation)?.claims)
     }
 }
 

@@ -26,5 +26,6 @@ fn subject(request: &Request) -> Option<&str> {
         RequestContext::ApiGatewayV1(context) => {
             context.authorizer.fields.get("sub").and_then(Value::as_str)
         }
+        _ => None,
     }
 }
