@@ -2,6 +2,12 @@
 //!
 //! The tests are API Gateway: they hand a request's token to the authorizer, and the request, with
 //! what the authorizer returned, to the function.
+#![allow(
+    clippy::large_futures,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test stops at the first surprise"
+)]
 
 use std::{
     path::{Path, PathBuf},
