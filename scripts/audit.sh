@@ -21,7 +21,9 @@ main() {
 
     export SAM_CLI_TELEMETRY=0
     step "$sam" validate --lint --region us-east-1
-    step "$(dirname "$python")/cfn-lint" template.yaml infra/{network,data,observability,edge}.yaml
+    step "$sam" validate --lint --region us-east-1 --template examples/protected-api/template.yaml
+    step "$(dirname "$python")/cfn-lint" template.yaml infra/{network,data,observability,edge}.yaml \
+        examples/protected-api/template.yaml
     step "$checkov" --config-file infra/checkov.yaml --file template.yaml infra/{network,data,observability,edge}.yaml
     step "$python" -W ignore -m unittest discover --start-directory tests/template --buffer
 }

