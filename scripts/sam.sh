@@ -11,6 +11,8 @@ cd "$(dirname "$0")/.."
 cargo_lambda=$(scripts/find-tool.sh cargo-lambda)
 sam=$(scripts/find-tool.sh sam)
 PATH=$(dirname "$cargo_lambda"):$PATH
+# SAM reads the other name alone, the AWS CLI both.
+if [ -n "${AWS_REGION-}" ]; then export AWS_DEFAULT_REGION=$AWS_REGION; fi
 
 case "${1-} ${2-}" in
     "local invoke" | "local start-"*)

@@ -115,6 +115,11 @@ async fn an_old_number_that_gets_no_messages_does_not_stop_the_change() {
         .await;
     sent.assert_ok();
     assert_eq!(asked_to_send_to(&provider), [old]);
+    let body = json!({"otp": "271828", "phone_number": new}).to_string();
+    let changed = service
+        .send_as(&tokens.access, "POST", "/verify", &body)
+        .await;
+    changed.assert_is(PHONE_CHANGED);
 }
 
 #[tokio::test]
@@ -519,6 +524,10 @@ async fn it_asks_each_store_once_and_is_503_without_it() {
     let refused = service.change_phone(&tokens.access, &fresh_phone()).await;
     refused.assert_is(NOT_STORED);
     service.postgres.restore();
+    service.redis.cut().await;
+    let refused = service.change_phone(&tokens.access, &fresh_phone()).await;
+    refused.assert_is(NOT_STORED);
+    service.redis.restore();
     let changed = service.submit_as(&tokens.access, &challenge).await;
     changed.assert_is(PHONE_CHANGED);
 }

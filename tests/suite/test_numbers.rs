@@ -62,6 +62,19 @@ async fn a_user_can_change_to_a_test_number() {
     assert_eq!(messages_to(&phone).await, [""; 0]);
 }
 
+/// Each request warns the old number.
+#[tokio::test]
+async fn a_user_cannot_ask_for_a_test_number_without_end() {
+    let (service, phone) = with_test_number(&[("LIMIT_PHONE", "2/1h")]).await;
+    let tokens = service.sign_in().await;
+    for _ in 0..2 {
+        let sent = service.change_phone(&tokens.access, &phone).await;
+        sent.assert_ok();
+    }
+    let refused = service.change_phone(&tokens.access, &phone).await;
+    refused.assert_is(RATE_LIMITED);
+}
+
 #[tokio::test]
 async fn a_code_may_be_longer_than_usual() {
     let phone = fresh_phone();

@@ -1,5 +1,6 @@
 //! The exchange with CloudFormation, as a custom resource: it sends a request, and waits for a
-//! response at the address that the request names. Without one it waits for an hour.
+//! response at the address that the request names. Without one it waits for the template's
+//! `ServiceTimeout`, five minutes.
 
 use std::{error::Error as StdError, time::Duration};
 

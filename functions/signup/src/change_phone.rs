@@ -74,6 +74,7 @@ impl Signup {
         // What the table holds was parsed before.
         if let Ok(old) = self.phones.parse(&mover.phone_number)
             && old != phone
+            && self.send_policy.check(&old).is_ok()
         {
             self.delivery.warn(&old, language, deadline, log).await;
         }

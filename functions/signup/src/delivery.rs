@@ -72,8 +72,8 @@ impl Delivery {
         self.test_numbers.code_for(phone, SystemTime::now())
     }
 
-    /// Issues a challenge and sends its code, unless it is a test number's. If the phone's limit is used up, the challenge may
-    /// share the code that was sent last, and no message goes out.
+    /// Issues a challenge and sends its code. A test number gets no message. If the phone's limit
+    /// is exhausted, the challenge may share the newest code, and no message goes out.
     pub(crate) async fn deliver(
         &self,
         request: &CodeRequest<'_>,
@@ -168,8 +168,8 @@ impl Delivery {
         Ok(())
     }
 
-    /// Warns the number that an account has now, once a code went to the new one. Without it the
-    /// change goes on: the number may be lost, and the reason for the change.
+    /// Warns the number that an account has now, once a code went to the new one. A failed warning
+    /// does not stop the change: people often change numbers because they lost the old one.
     pub(crate) async fn warn(
         &self,
         old: &PhoneNumber,

@@ -173,10 +173,15 @@ impl SendLimits {
         })
     }
 
-    /// The limits that apply to a request for a code; none to that of a test number.
+    /// The limits that apply to a request for a code. A test number gets no message, so only the
+    /// warning to an old number is limited there.
     pub fn on(&self, request: &CodeRequest<'_>) -> Vec<AppliedLimit> {
         let CodeRequest { phone, address, .. } = request;
         let mut applied = Vec::with_capacity(12);
+        // Each code for a new number also warns the old one. Nobody can use up another user's.
+        if let Some(user_id) = request.purpose.user_id() {
+            self.phone.apply(&format!("user:{user_id}"), &mut applied);
+        }
         if request.test_code.is_some() {
             return applied;
         }
@@ -187,10 +192,6 @@ impl SendLimits {
             self.range_max.quarter().apply(&subject, &mut applied);
         } else {
             self.phone.apply(phone.as_e164(), &mut applied);
-            // Each code for a new number also warns the old one. Nobody can use up another user's.
-            if let Some(user_id) = request.purpose.user_id() {
-                self.phone.apply(&format!("user:{user_id}"), &mut applied);
-            }
             self.address.apply(address.as_str(), &mut applied);
             self.range_max.apply(phone.range(), &mut applied);
             // Apart, so that logins cannot exhaust what sign-ups need, nor the other way round.
