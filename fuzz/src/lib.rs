@@ -41,7 +41,8 @@ pub struct Functions {
 
 impl Functions {
     pub fn start() -> Self {
-        let key = KeyPair::generate().unwrap().serialize_pem();
+        let key = KeyPair::generate().unwrap();
+        let (private, public) = (key.serialize_pem(), key.public_key_pem());
         let env = Env::from([
             // Nobody listens on port 1.
             ("DATABASE_URL", "postgres://otp@127.0.0.1:1/otp"),
@@ -52,7 +53,8 @@ impl Functions {
             ("OTP_LOCAL", "1"),
             ("TOKEN_ISSUER", "https://auth.example.com"),
             ("TOKEN_AUDIENCE", "fuzzing"),
-            ("TOKEN_PRIVATE_KEY", &key),
+            ("TOKEN_PRIVATE_KEY", &private),
+            ("TOKEN_PUBLIC_KEYS", &public),
         ]);
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
