@@ -40,6 +40,10 @@ use crate::{
 /// The size limit of a request body, in bytes.
 pub const BODY_LIMIT: usize = 104_856;
 
+/// The time for which caches may keep a [cacheable](Success::cacheable) response: the lifetime of
+/// an access token.
+pub const CACHE_LIFE: Duration = Duration::from_mins(15);
+
 /// A body that is not the JSON object that the route expects.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadRequest {
@@ -67,7 +71,7 @@ impl Success {
         }
     }
 
-    /// Lets every cache keep the response for 15 minutes, the lifetime of an access token.
+    /// Lets every cache keep the response for [`CACHE_LIFE`].
     #[must_use]
     pub fn cacheable(mut self) -> Self {
         let value = HeaderValue::from_static("public, max-age=900");

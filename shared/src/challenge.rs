@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
 
 pub use checker::{CheckOutcome, Checker, Matched};
-pub use issuer::{FullMisses, IssueOutcome, Issuer};
+pub use issuer::{FullMisses, IssueOutcome, Issuer, LONGEST_LIFETIME};
 pub use limits::{ClientAddress, LimitKind};
 
 use crate::{

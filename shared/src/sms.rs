@@ -68,7 +68,7 @@ struct Message<'a> {
     language: Language,
 }
 
-/// What a message says.
+/// The content of a message.
 #[derive(Clone, Copy)]
 enum Content<'a> {
     Code(&'a OtpCode),

@@ -68,20 +68,8 @@ pub enum ChangePhone {
 
 impl Users {
     /// Users of this database.
-    pub fn new(postgres: impl Into<Arc<Postgres>>) -> Self {
-        Self {
-            postgres: postgres.into(),
-        }
-    }
-
-    /// Opens the connection to Postgres ahead of the first request.
-    pub async fn connect(&self) {
-        self.postgres.connect().await;
-    }
-
-    /// Closes the connection to Postgres.
-    pub async fn close(&self) {
-        self.postgres.close().await;
+    pub fn new(postgres: Arc<Postgres>) -> Self {
+        Self { postgres }
     }
 
     /// Returns `true` if a user has the number.

@@ -100,6 +100,18 @@ impl Key {
     }
 }
 
+/// A header or claims with some members changed. Null leaves one out.
+pub fn changed(original: &Value, changes: &Value) -> Value {
+    let mut copy = original.clone();
+    for (name, value) in changes.as_object().unwrap() {
+        match value {
+            Value::Null => drop(copy.as_object_mut().unwrap().remove(name)),
+            _ => copy[name] = value.clone(),
+        }
+    }
+    copy
+}
+
 /// Header and claims as a token has them before its signature.
 pub fn unsigned(header: &Value, claims: &Value) -> String {
     let encode = |part: &Value| BASE64_URL_SAFE_NO_PAD.encode(part.to_string());

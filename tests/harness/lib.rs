@@ -51,7 +51,7 @@ pub use deployment::{Deployment, EDGE_SECRET, TO_THE_LOG, TWILIO_TOKEN, twilio_s
 pub use event::{Gateway, event, event_from, from_address, in_base64, set_header};
 pub use function::{Function, Invocation, Sandbox, binary, sign_up_event, verify_event};
 pub use keys::{
-    AUDIENCE, ISSUER, Key, decoded, signing_key, strangers_token, token_settings, unsigned,
+    AUDIENCE, ISSUER, Key, changed, decoded, signing_key, strangers_token, token_settings, unsigned,
 };
 pub use log::Secrets;
 pub use pgbouncer::PgBouncer;

@@ -19,7 +19,7 @@ use crate::{Certificate, free_port, variable};
 const PASSWORD: &str = "tests-only-password-of-postgres";
 
 pub struct PostgresServer {
-    /// Where `initdb`, `postgres` and `pg_ctl` are.
+    /// The folder of `initdb`, `postgres` and `pg_ctl`.
     programs: PathBuf,
     /// Postgres refuses to run as root: then it runs as this user and group.
     user: Option<(u32, u32)>,

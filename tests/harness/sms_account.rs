@@ -26,7 +26,7 @@ pub struct SmsAccount {
         &'static [&'static str],
         &'static str,
     )>,
-    /// What `SetSMSAttributes` was called with. moto has no entries in a new account.
+    /// The attributes that `SetSMSAttributes` has set. moto has none in a new account.
     pub attributes: Vec<(&'static str, &'static str)>,
     /// The actions that IAM denies.
     pub denied: Vec<&'static str>,

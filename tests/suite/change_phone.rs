@@ -123,6 +123,29 @@ async fn an_old_number_that_gets_no_messages_does_not_stop_the_change() {
 }
 
 #[tokio::test]
+async fn an_old_number_that_is_not_served_any_more_is_not_warned() {
+    let service = Service::start().await;
+    let (old, tokens) = signed_in(&service).await;
+    let sent = messages_to(&old).await.len();
+    let others = service.others(&[("ALLOWED_COUNTRIES", "US")]).await;
+    let changed = others.change_phone(&tokens.access, "+14155552671").await;
+    changed.assert_ok();
+    assert_eq!(messages_to(&old).await.len(), sent);
+}
+
+#[tokio::test]
+async fn a_test_number_is_not_warned() {
+    let service = Service::start().await;
+    let (old, tokens) = signed_in(&service).await;
+    let sent = messages_to(&old).await.len();
+    let own = [("TEST_NUMBERS", &*format!("{old}=271828@2099-12-31"))];
+    let others = service.others(&own).await;
+    let changed = others.change_phone(&tokens.access, &fresh_phone()).await;
+    changed.assert_ok();
+    assert_eq!(messages_to(&old).await.len(), sent);
+}
+
+#[tokio::test]
 async fn a_code_that_was_refused_warns_nobody() {
     let service = Service::start().await;
     let provider = Provider::start(REFUSE).await;

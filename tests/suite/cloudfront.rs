@@ -6,7 +6,7 @@ use harness::{
 };
 use serde_json::{Value, json};
 
-/// Where CloudFront stands.
+/// CloudFront's address.
 const CLOUDFRONT: &str = "203.0.113.10";
 
 const SECRET: Option<&str> = Some(EDGE_SECRET);

@@ -18,10 +18,10 @@ use tokio_postgres::{NoTls, error::SqlState};
 
 const STACK: &str = "arn:aws:cloudformation:us-east-1:123456789012:stack/otp/feedbeef";
 
-/// What a setup that runs holds.
+/// The lock that a running setup holds.
 const TAKE_LOCK: &str = "SELECT pg_advisory_lock(x'6f74705f73657475'::bigint)";
 
-/// What a deployment has before its first setup.
+/// A deployment before its first setup.
 struct Stack {
     database: Database,
     sign_in: String,

@@ -17,7 +17,7 @@ use tokio_postgres::NoTls;
 
 const PASSWORD: &str = "hunter2-is-our-password";
 
-/// What became of a sign-up, and of the migration's `status`, over TLS to a Postgres.
+/// The outcomes of a sign-up, and of the migration's `status`, over TLS to a Postgres.
 struct Outcome {
     status: u64,
     cause: String,

@@ -5,7 +5,8 @@ use std::{convert::Infallible, net::TcpListener, process::Stdio, sync::Arc};
 use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use harness::{
-    AUDIENCE, Functions, ISSUER, Key, Response, Service, Tokens, decoded, event, fresh_phone,
+    AUDIENCE, Functions, ISSUER, Key, Response, Service, Tokens, changed, decoded, event,
+    fresh_phone,
     outcome::{INVALID_TOKEN, UNAUTHENTICATED},
     serve, signing_key, since_1970, token_settings, unsigned,
 };
@@ -67,17 +68,6 @@ impl Forger {
         assert_eq!(response.outcome(), UNAUTHENTICATED, "{token}");
         assert_eq!(response.headers["www-authenticate"], INVALID, "{token}");
     }
-}
-
-fn changed(original: &Value, changes: &Value) -> Value {
-    let mut copy = original.clone();
-    for (name, value) in changes.as_object().unwrap() {
-        match value {
-            Value::Null => drop(copy.as_object_mut().unwrap().remove(name)),
-            _ => copy[name] = value.clone(),
-        }
-    }
-    copy
 }
 
 fn now() -> u64 {
@@ -413,7 +403,8 @@ async fn the_public_pages_hold_what_verifiers_need_and_may_be_cached() {
     for response in [&keys, &metadata] {
         response.assert_ok();
         assert_eq!(response.headers["content-type"], "application/json");
-        assert_eq!(response.headers["cache-control"], "public, max-age=900");
+        let cached = format!("public, max-age={}", shared::api::CACHE_LIFE.as_secs());
+        assert_eq!(response.headers["cache-control"], cached);
     }
     let members = |key: &Value| -> Vec<String> {
         let object = key.as_object().unwrap();

@@ -95,6 +95,14 @@ def script_commands():
     return {name.lower() for path in scripts for name in re.findall(r"redis\.call\('(\w+)'", path.read_text())}
 
 
+def headers():
+    """The headers of a request that the functions read, in lower case."""
+    code = "".join(path.read_text().split("#[cfg(test)]")[0] for path in (ROOT / "shared/src/api").rglob("*.rs"))
+    code += (ROOT / "shared/src/api.rs").read_text().split("#[cfg(test)]")[0]
+    read = re.findall(r'headers(?:\(\))?\s*\.get\((?:"([a-z-]+)"|([A-Z_]+))\)', code)
+    return {literal or constant.lower().replace("_", "-") for literal, constant in read}
+
+
 def metrics():
     """The words of the line of a request, which its metrics are among."""
     return set(re.findall(r'"([a-z][a-z_]+)"', (ROOT / "shared/src/telemetry/request_log.rs").read_text()))

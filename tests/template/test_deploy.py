@@ -71,7 +71,7 @@ class Deploy(unittest.TestCase):
     def run_in_terminal(self, command, *arguments, **environment):
         """Starts a command that takes our template and settings."""
         kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-        arguments = [*arguments, "--template-file", str(self.folder / "template.yaml"), "--region", stack.REGION]
+        arguments = [*arguments, "--template-file", str(self.folder / "template.yaml")]
         terminal = pexpect.spawn(
             str(stack.ROOT / command),
             arguments,
@@ -84,6 +84,7 @@ class Deploy(unittest.TestCase):
                 "AWS_ENDPOINT_URL": self.endpoint,
                 "AWS_ACCESS_KEY_ID": "testing",
                 "AWS_SECRET_ACCESS_KEY": "testing",
+                "AWS_REGION": stack.REGION,
             }
             | environment,
             encoding="utf-8",

@@ -161,6 +161,16 @@ class Routes(unittest.TestCase):
             self.assertNotIn(variable, log)
 
 
+class Edge(unittest.TestCase):
+    def test_cloudfront_passes_on_or_adds_each_header_that_the_code_reads(self):
+        resources = stack.read("infra/edge.yaml")["Resources"]
+        cache = resources["CachePolicy"]["Properties"]["CachePolicyConfig"]
+        origin = resources["OriginRequestPolicy"]["Properties"]["OriginRequestPolicyConfig"]
+        passed = cache["ParametersInCacheKeyAndForwardedToOrigin"]["HeadersConfig"]["Headers"]
+        passed = passed + origin["HeadersConfig"]["Headers"] + ["x-edge-secret"]
+        self.assertLessEqual(source.headers(), {header.lower() for header in passed})
+
+
 class Order(unittest.TestCase):
     def test_functions_come_after_the_set_up(self):
         for function in ["signup", "verify", "session"]:

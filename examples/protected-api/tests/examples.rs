@@ -16,7 +16,9 @@ use std::{
 
 use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use harness::{AUDIENCE, Gateway, Key, PATIENCE, Service, decoded, free_port, serve, unsigned};
+use harness::{
+    AUDIENCE, Gateway, Key, PATIENCE, Service, changed, decoded, free_port, serve, unsigned,
+};
 use lambda_simulator::{InvocationStatus, Simulator};
 use serde_json::{Map, Value, json};
 use tokio::{
@@ -306,18 +308,6 @@ fn as_http_api_passes_them(claims: &Value) -> Map<String, Value> {
         .collect()
 }
 
-/// Null leaves a member out.
-fn changed(original: &Value, changes: &Value) -> Value {
-    let mut copy = original.clone();
-    for (name, value) in changes.as_object().unwrap() {
-        match value {
-            Value::Null => drop(copy.as_object_mut().unwrap().remove(name)),
-            _ => copy[name] = value.clone(),
-        }
-    }
-    copy
-}
-
 /// The same with another first character.
 fn flipped(signature: &str) -> String {
     let other = if signature.starts_with('A') { 'B' } else { 'A' };
@@ -328,7 +318,7 @@ fn folder(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// Where `find-tool.sh` found or put it.
+/// The path at which `find-tool.sh` found or put a tool.
 async fn tool(name: &str) -> PathBuf {
     let found = Command::new(folder("../../scripts/find-tool.sh"))
         .arg(name)

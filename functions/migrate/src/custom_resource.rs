@@ -80,7 +80,7 @@ struct Response<'a> {
     stack_id: &'a str,
     request_id: &'a str,
     logical_resource_id: &'a str,
-    /// What `Fn::GetAtt` finds.
+    /// The attributes for `Fn::GetAtt`.
     data: Value,
 }
 

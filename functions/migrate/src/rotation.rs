@@ -12,7 +12,7 @@ use std::{
 
 use aws_smithy_types::{DateTime, date_time::Format};
 use serde::{Deserialize, Serialize};
-use shared::{current::NOTICED, token};
+use shared::{api::CACHE_LIFE, challenge::LONGEST_LIFETIME, current::NOTICED, token};
 
 use crate::secrets::{
     Members, PEPPER, PRIVATE_KEY, PUBLIC_KEYS, SecretsError, new_pepper, required, text,
@@ -24,14 +24,8 @@ const ROTATION: &str = "ROTATION";
 /// The member of the sign-in secret that holds the new key until it signs.
 const NEXT_PRIVATE_KEY: &str = "NEXT_TOKEN_PRIVATE_KEY";
 
-/// The longest that a code is good for. A refresh can be retried for less.
-const CODE_LIFE: Duration = Duration::from_mins(10);
-
 /// The longest that a verifier keeps our public keys: API Gateway's authorizer.
 const KEY_SET_LIFE: Duration = Duration::from_hours(2);
-
-/// The longest that `CloudFront` keeps a response with our public keys.
-const KEY_RESPONSE_LIFE: Duration = Duration::from_mins(15);
 
 /// The command's name in an event.
 #[derive(Deserialize)]
@@ -202,10 +196,12 @@ impl UnderWay {
 impl Progress {
     /// The next step and its time, in seconds since 1970; `None` if the rotation has ended.
     fn next(self, what: What) -> Option<(Step, u64)> {
-        let known_to_verifiers = NOTICED + KEY_RESPONSE_LIFE + KEY_SET_LIFE;
+        // CloudFront keeps the response with the keys, and verifiers fetch it from there.
+        let known_to_verifiers = NOTICED + CACHE_LIFE + KEY_SET_LIFE;
         let (step, wait) = match (what, self.step) {
-            // The pepper that this drops may have made codes until the last rotation was noticed.
-            (What::Pepper, Step::Added) => (Step::Used, NOTICED + CODE_LIFE),
+            // The pepper that this drops may have made codes until the last rotation was noticed. A
+            // refresh can be retried for less than a code lives.
+            (What::Pepper, Step::Added) => (Step::Used, NOTICED + LONGEST_LIFETIME),
             (What::SigningKey, Step::Added) => (Step::Used, known_to_verifiers),
             (What::SigningKey, Step::Used) => (
                 Step::Dropped,

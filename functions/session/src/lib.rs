@@ -23,6 +23,7 @@ use shared::{
 
 /// The function `session`.
 pub struct Session {
+    postgres: Arc<Postgres>,
     users: Users,
     sessions: Sessions,
     signer: Signer,
@@ -87,7 +88,8 @@ impl Function for Session {
         let signer = Signer::from_env(env)?;
         Ok(Self {
             users: Users::new(Arc::clone(&postgres)),
-            sessions: Sessions::from_env(env, postgres)?,
+            sessions: Sessions::from_env(env, Arc::clone(&postgres))?,
+            postgres,
             verifier: Verifier::beside(&signer, env)?,
             signer,
             deadlines,
@@ -95,7 +97,7 @@ impl Function for Session {
     }
 
     async fn connect(&self) {
-        self.users.connect().await;
+        self.postgres.connect().await;
     }
 
     async fn handle(&self, request: Request) -> Response<Body> {
@@ -139,7 +141,7 @@ impl Function for Session {
     }
 
     async fn close(&self) {
-        self.users.close().await;
+        self.postgres.close().await;
     }
 }
 

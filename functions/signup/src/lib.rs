@@ -8,6 +8,8 @@ mod delivery;
 mod log_in;
 mod sign_up;
 
+use std::sync::Arc;
+
 use lambda_http::{
     Body, Request, Response,
     http::{Method, StatusCode},
@@ -30,6 +32,7 @@ pub use delivery::Delivery;
 /// The function `signup`, which serves `/signup`, `/login` and `/me/phone`.
 pub struct Signup {
     pub delivery: Delivery,
+    postgres: Arc<Postgres>,
     users: Users,
     edge: Edge,
     phones: phone::Parser,
@@ -64,10 +67,12 @@ impl Function for Signup {
     /// Reads `REVEAL_REGISTERED` (default `true`), and what its parts read.
     async fn from_env(env: &Env) -> Result<Self, config::Error> {
         let deadlines = Deadlines::from_env(env)?;
+        let postgres = Arc::new(Postgres::from_env(env, deadlines.store)?);
         let phones = phone::Parser::from_env(env)?;
         Ok(Self {
             delivery: Delivery::from_env(env, phones, deadlines).await?,
-            users: Users::new(Postgres::from_env(env, deadlines.store)?),
+            users: Users::new(Arc::clone(&postgres)),
+            postgres,
             edge: Edge::from_env(env)?,
             phones,
             send_policy: SendPolicy::from_env(env)?,
@@ -79,7 +84,7 @@ impl Function for Signup {
     }
 
     async fn connect(&self) {
-        tokio::join!(self.users.connect(), self.delivery.issuer.connect());
+        tokio::join!(self.postgres.connect(), self.delivery.issuer.connect());
     }
 
     async fn handle(&self, request: Request) -> Response<Body> {
@@ -100,7 +105,7 @@ impl Function for Signup {
     }
 
     async fn close(&self) {
-        self.users.close().await;
+        self.postgres.close().await;
     }
 }
 

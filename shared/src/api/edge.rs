@@ -10,7 +10,7 @@ use crate::{
     config::{self, Env},
 };
 
-/// Who stands between clients and API Gateway. No `Debug`.
+/// The proxy between clients and API Gateway, if there is one. No `Debug`.
 pub struct Edge {
     /// The text by which CloudFront proves that it added the headers. `None` without CloudFront.
     secret: Option<Box<str>>,

@@ -20,6 +20,9 @@ use crate::{
     store::{Redis, StoreError},
 };
 
+/// The longest lifetime that a code can be given.
+pub const LONGEST_LIFETIME: Duration = Duration::from_mins(10);
+
 /// Issues and revokes challenges.
 pub struct Issuer {
     scripts: Scripts,
@@ -144,7 +147,11 @@ impl Issuer {
     pub fn from_env(env: &Env, redis: Redis) -> Result<Self, config::Error> {
         Ok(Self {
             scripts: Scripts::from_env(env, redis)?,
-            lifetime: Duration::from_secs(env.number("OTP_TTL_SECONDS", 300, 60..=600)?),
+            lifetime: Duration::from_secs(env.number(
+                "OTP_TTL_SECONDS",
+                300,
+                60..=LONGEST_LIFETIME.as_secs(),
+            )?),
             lengths: Lengths::from_env(env)?,
             limits: SendLimits::from_env(env)?,
             misses: Misses::from_env(env)?,
