@@ -137,6 +137,7 @@ impl TlsProxy {
                 let (acceptor, target) = (acceptor.clone(), target.clone());
                 let counter = Arc::clone(&counter);
                 tokio::spawn(async move {
+                    client.set_nodelay(true)?;
                     if asks_first {
                         let mut request = [0; 8];
                         client.read_exact(&mut request).await?;
@@ -145,6 +146,7 @@ impl TlsProxy {
                     let mut client = acceptor.accept(client).await?;
                     counter.fetch_add(1, Ordering::SeqCst);
                     let mut server = TcpStream::connect(&target).await?;
+                    server.set_nodelay(true)?;
                     copy_bidirectional(&mut client, &mut server).await
                 });
             }

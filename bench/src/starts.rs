@@ -1,0 +1,170 @@
+//! Starts: from the spawn of a process to its first poll, and its first request.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::{
+    process::{Process, Settings},
+    stage::{Sent, Stage, refresh, sign_up},
+    table::{Table, Times},
+};
+
+const ROUNDS: usize = 40;
+/// Requests after the first one.
+const WARM: usize = 10;
+
+/// What the starts of one function took.
+#[derive(Default)]
+pub struct Starts {
+    pub start: Times,
+    pub first: Times,
+    pub warm: Times,
+    /// Kilobytes.
+    memory: Vec<f64>,
+    pub first_message: Times,
+    pub warm_message: Times,
+}
+
+/// The starts of each function.
+pub struct Measured {
+    pub empty: Starts,
+    pub signup: Starts,
+    pub secure: Starts,
+    pub verify: Starts,
+    pub session: Starts,
+}
+
+pub async fn measure(stage: &Stage, table: &mut Table) -> Measured {
+    let [mut empty, mut signup, mut secure, mut verify, mut session] =
+        [(); 5].map(|()| Starts::default());
+    let (plain, with_tls) = (stage.plain(), stage.secure());
+    let mut sender = Process::start("signup", &plain).await;
+    for _ in 0..ROUNDS {
+        let sign_ups = || (0..=WARM).map(|_| sign_up(&stage.phone())).collect();
+        let nothing = sign_ups();
+        empty.one("empty", &Settings::new(), nothing).await;
+        signup.one("signup", &plain, sign_ups()).await;
+        secure.one("signup", &with_tls, sign_ups()).await;
+        let codes = send_codes(stage, &mut sender, WARM + 1).await;
+        let codes = codes.iter().map(Sent::verify).collect();
+        let signed_in = verify.one("verify", &plain, codes).await;
+        session
+            .one("session", &plain, signed_in.iter().map(refresh).collect())
+            .await;
+    }
+    sender.end().await;
+
+    let median = |times: &Times| times.median() / 1e3;
+    let floor = median(&empty.start);
+    table.ratio(
+        "start of `signup`, `log` ÷ empty",
+        [median(&signup.start), floor],
+        "ms",
+        3.0,
+    );
+    table.ratio(
+        "start of `signup`, `sns`, TLS to all ÷ empty",
+        [median(&secure.start), floor],
+        "ms",
+        6.0,
+    );
+    table.ratio(
+        "start of `verify` ÷ empty",
+        [median(&verify.start), floor],
+        "ms",
+        3.0,
+    );
+    table.ratio(
+        "start of `session` ÷ empty",
+        [median(&session.start), floor],
+        "ms",
+        3.0,
+    );
+    for (name, starts) in [
+        ("sign-up", &signup),
+        ("verify", &verify),
+        ("refresh", &session),
+    ] {
+        let figure = format!("first {name} ÷ a warm one");
+        table.ratio(
+            &figure,
+            [median(&starts.first), median(&starts.warm)],
+            "ms",
+            3.0,
+        );
+    }
+    let messages = [median(&secure.first_message), median(&secure.warm_message)];
+    table.ratio("first SMS over TLS ÷ a warm one", messages, "ms", 4.0);
+    let floor = empty.memory();
+    for (name, starts) in [
+        ("signup", &secure),
+        ("verify", &verify),
+        ("session", &session),
+    ] {
+        let figure = format!("memory of `{name}` at first poll ÷ empty");
+        table.ratio(&figure, [starts.memory(), floor], "MB", 3.3);
+    }
+    Measured {
+        empty,
+        signup,
+        secure,
+        verify,
+        session,
+    }
+}
+
+/// Codes for so many new numbers.
+pub async fn send_codes(stage: &Stage, signup: &mut Process, count: usize) -> Vec<Sent> {
+    let mut challenges = Vec::new();
+    for _ in 0..count {
+        let phone = stage.phone();
+        let (_, challenge) = signup.request(&sign_up(&phone)).await;
+        challenges.push((phone, challenge));
+    }
+    Sent::all(signup, challenges)
+}
+
+impl Starts {
+    /// One start, and these requests. The bodies of their responses.
+    async fn one(&mut self, name: &str, settings: &Settings, events: Vec<Value>) -> Vec<Value> {
+        let mut process = Process::start(name, settings).await;
+        self.start.push(process.start);
+        self.memory.push(process.memory() / 1024.0);
+        let mut bodies = Vec::new();
+        for (number, event) in events.iter().enumerate() {
+            let (time, response) = process.invoke(event).await;
+            let times = if number == 0 {
+                &mut self.first
+            } else {
+                &mut self.warm
+            };
+            times.push(time);
+            let response: Value = serde_json::from_slice(&response).unwrap();
+            assert_eq!(response["statusCode"], 200, "{response}");
+            bodies
+                .push(serde_json::from_str(response["body"].as_str().unwrap()).unwrap_or_default());
+        }
+        let messages = process.log().into_iter();
+        let mut messages = messages.filter_map(|line| line["provider_ms"].as_f64());
+        let in_time = |milliseconds: f64| Duration::from_secs_f64(milliseconds / 1e3);
+        if let Some(first) = messages.next() {
+            self.first_message.push(in_time(first));
+            messages.for_each(|warm| self.warm_message.push(in_time(warm)));
+        }
+        if name == "empty" {
+            // It does not listen to the signal.
+            drop(process);
+        } else {
+            process.end().await;
+        }
+        bodies
+    }
+
+    /// The median, in megabytes.
+    fn memory(&self) -> f64 {
+        let mut sorted = self.memory.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted[sorted.len() / 2]
+    }
+}

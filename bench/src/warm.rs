@@ -1,0 +1,261 @@
+//! Warm requests, function by function in turn, each beside its floor.
+
+use std::time::UNIX_EPOCH;
+
+use harness::since_1970;
+use serde_json::Value;
+use shared::{
+    config::Env,
+    token::{Signer, Subject},
+};
+use tokio::time::Instant;
+
+use crate::{
+    process::{Process, Settings},
+    stage::{Sent, Stage, me, refresh, sign_up},
+    table::{Table, Times},
+    tutorial::Tutorial,
+};
+
+const ROUNDS: usize = 100;
+const BATCH: usize = 100;
+
+/// What the requests of each kind took.
+#[derive(Default)]
+pub struct Measured {
+    pub empty: Times,
+    pub both: Times,
+    pub statement: Times,
+    pub sign_up: Times,
+    pub verify: Times,
+    pub refresh: Times,
+    pub me: Times,
+    pub tutorial: Times,
+    pub signature: Times,
+}
+
+/// Redis's own time of the scripts, in microseconds.
+#[derive(Default)]
+struct Scripts {
+    bare: Vec<f64>,
+    issue: Vec<f64>,
+    check: Vec<f64>,
+}
+
+pub async fn measure(stage: &Stage, tutorial: Option<&Tutorial>, table: &mut Table) -> Measured {
+    let plain = stage.plain();
+    let mut empty = Process::start("empty", &Settings::new()).await;
+    let mut bare = Process::start("bare", &plain).await;
+    let mut signup = Process::start("signup", &plain).await;
+    let mut verify = Process::start("verify", &plain).await;
+    let mut session = Process::start("session", &plain).await;
+    let memory = [&signup, &verify, &session].map(Process::memory);
+    let mut client = match tutorial {
+        Some(tutorial) => Some(tutorial.connect().await),
+        None => None,
+    };
+    let signer = plain
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
+    let signer = Signer::from_env(&signer.collect::<Env>()).unwrap();
+    let (mut times, mut scripts) = (Measured::default(), Scripts::default());
+
+    for round in 0..=ROUNDS {
+        // The first round warms, and counts for nothing.
+        if round == 1 {
+            (times, scripts) = Default::default();
+        }
+        let phones: Vec<String> = (0..BATCH).map(|_| stage.phone()).collect();
+        let mut sign_ups: Vec<Value> = Vec::new();
+        for phone in &phones {
+            sign_ups.push(sign_up(phone));
+        }
+        for event in &sign_ups {
+            times.empty.push(empty.invoke(event).await.0);
+        }
+        let before = stage.script_time().await;
+        for event in &sign_ups {
+            times.both.push(bare.invoke(&at("/both", event)).await.0);
+        }
+        scripts.bare.push(stage.script_time().await.since(&before));
+        for event in &sign_ups {
+            times
+                .statement
+                .push(bare.invoke(&at("/statement", event)).await.0);
+        }
+        if let Some(client) = &mut client {
+            for phone in &phones {
+                times.tutorial.push(client.sign_up(phone).await);
+            }
+        }
+
+        let before = stage.script_time().await;
+        let mut challenges = Vec::new();
+        for (phone, event) in phones.iter().zip(&sign_ups) {
+            let (time, challenge) = signup.request(event).await;
+            times.sign_up.push(time);
+            challenges.push((phone.clone(), challenge));
+        }
+        scripts.issue.push(stage.script_time().await.since(&before));
+
+        let before = stage.script_time().await;
+        let mut signed_in = Vec::new();
+        for sent in Sent::all(&mut signup, challenges) {
+            let (time, body) = verify.request(&sent.verify()).await;
+            times.verify.push(time);
+            signed_in.push(body);
+        }
+        scripts.check.push(stage.script_time().await.since(&before));
+
+        for body in &signed_in {
+            times.me.push(session.request(&me(body)).await.0);
+        }
+        for body in &signed_in {
+            times.refresh.push(session.request(&refresh(body)).await.0);
+        }
+        for _ in 0..BATCH {
+            times.signature.push(sign(&signer));
+        }
+    }
+
+    let now = [&signup, &verify, &session].map(Process::memory);
+    for process in [signup, verify, session] {
+        process.end().await;
+    }
+    times.report(table);
+    scripts.report(table);
+    for (name, (now, before)) in ["signup", "verify", "session"]
+        .iter()
+        .zip(now.into_iter().zip(memory))
+    {
+        let requests = (ROUNDS + 1) * BATCH * if *name == "session" { 2 } else { 1 };
+        let figure = format!("memory of `{name}` after {requests} requests ÷ at first poll");
+        table.ratio(&figure, [now / 1024.0, before / 1024.0], "MB", 1.2);
+    }
+    times
+}
+
+impl Measured {
+    fn report(&self, table: &mut Table) {
+        let signature = self.signature.median();
+        table.figure("an empty event, p50", self.empty.median(), "µs", None);
+        table.figure("a signature (RSA, 2048 bits), p50", signature, "µs", None);
+        let floors = [&self.both, &self.statement];
+        for (name, times, floor, signature, bars) in [
+            ("sign-up", &self.sign_up, floors[0], 0.0, [1.25, 2.0]),
+            (
+                "verify, less its signature",
+                &self.verify,
+                floors[0],
+                signature,
+                [1.35, 2.0],
+            ),
+            (
+                "refresh, less its signature",
+                &self.refresh,
+                floors[1],
+                signature,
+                [1.3, 2.0],
+            ),
+            ("`GET /me`", &self.me, floors[1], 0.0, [1.3, 2.0]),
+        ] {
+            for (percentile, bar) in [50, 99].into_iter().zip(bars) {
+                let over_empty = |times: &Times| {
+                    times.percentile(percentile) - self.empty.percentile(percentile)
+                };
+                let figure = format!("({name} − empty) ÷ (bare − empty), p{percentile}");
+                table.ratio(
+                    &figure,
+                    [over_empty(times) - signature, over_empty(floor)],
+                    "µs",
+                    bar,
+                );
+            }
+        }
+        if !self.tutorial.is_empty() {
+            let medians = [self.sign_up.median(), self.tutorial.median()];
+            table.ratio(
+                "sign-up ÷ the tutorial's Go server, on loopback, p50",
+                medians,
+                "µs",
+                0.6,
+            );
+        }
+    }
+}
+
+impl Scripts {
+    fn report(&self, table: &mut Table) {
+        let median = |values: &[f64]| {
+            let mut sorted = values.to_vec();
+            sorted.sort_by(f64::total_cmp);
+            sorted[sorted.len() / 2]
+        };
+        let floor = median(&self.bare);
+        table.ratio(
+            "Redis's time for an issue ÷ for the bare script",
+            [median(&self.issue), floor],
+            "µs",
+            2.0,
+        );
+        table.ratio(
+            "Redis's time for a match ÷ for the bare script",
+            [median(&self.check), floor],
+            "µs",
+            2.0,
+        );
+    }
+}
+
+/// Redis's count of scripts, and its time for them.
+pub struct ScriptTime {
+    calls: f64,
+    microseconds: f64,
+}
+
+impl Stage {
+    pub async fn script_time(&self) -> ScriptTime {
+        let info: String = self.redis.run(&["INFO", "commandstats"]).await;
+        let line = info
+            .lines()
+            .find_map(|line| line.strip_prefix("cmdstat_evalsha:"));
+        let value = |name: &str| {
+            let fields = line.unwrap_or_default().split(',');
+            let found = fields
+                .filter_map(|field| field.split_once('='))
+                .find(|(key, _)| *key == name);
+            found.map_or(0.0, |(_, value)| value.parse().unwrap())
+        };
+        ScriptTime {
+            calls: value("calls"),
+            microseconds: value("usec"),
+        }
+    }
+}
+
+impl ScriptTime {
+    /// Microseconds of one call, of those since `before`.
+    fn since(&self, before: &Self) -> f64 {
+        (self.microseconds - before.microseconds) / (self.calls - before.calls)
+    }
+}
+
+fn at(path: &str, event: &Value) -> Value {
+    let mut event = event.clone();
+    event["rawPath"] = path.into();
+    event
+}
+
+fn sign(signer: &Signer) -> std::time::Duration {
+    let subject = Subject {
+        user_id: 1,
+        session_id: "0123456789abcdef0123456789abcdef",
+        auth_time: 0,
+    };
+    let now = UNIX_EPOCH + since_1970();
+    let begun = Instant::now();
+    let token = signer.access_token(&subject, now);
+    let time = begun.elapsed();
+    assert!(!token.is_empty());
+    time
+}
