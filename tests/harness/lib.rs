@@ -31,6 +31,7 @@ mod response;
 mod service;
 mod sms_account;
 mod tls;
+mod transcript;
 mod web;
 
 use std::{
@@ -64,6 +65,7 @@ pub use response::Response;
 pub use service::{Functions, LIMITS, Service, local_settings, settings};
 pub use sms_account::SmsAccount;
 pub use tls::{Authority, Certificate, TlsProxy};
+pub use transcript::Transcript;
 pub use web::serve;
 
 /// A pepper of the right length.

@@ -1,5 +1,5 @@
-//! A TCP proxy that can cut, delay, stall and half-close what runs through it, and counts round
-//! trips.
+//! A TCP proxy that can cut, delay, stall and half-close what runs through it, counts round trips
+//! and records what is said.
 
 use std::{
     sync::{
@@ -18,7 +18,7 @@ use tokio::{
     sync::watch,
 };
 
-use crate::{let_time_pass, until};
+use crate::{Transcript, let_time_pass, until};
 
 pub struct Proxy {
     address: String,
@@ -64,6 +64,8 @@ struct Shared {
     /// The number of flights that pass before the fault.
     fault: Mutex<Option<(usize, Fault)>>,
     faults_met: AtomicUsize,
+    /// Of what passes now, if it is recorded.
+    transcript: Mutex<Option<Transcript>>,
 }
 
 impl Proxy {
@@ -176,6 +178,14 @@ impl Proxy {
     pub fn round_trips(&self) -> usize {
         self.shared.round_trips.load(Ordering::SeqCst)
     }
+
+    /// Waits for something, and records what is said meanwhile.
+    pub async fn recording<T>(&self, request: impl Future<Output = T>) -> (T, Transcript) {
+        *self.shared.transcript.lock().unwrap() = Some(Transcript::default());
+        let value = request.await;
+        let transcript = self.shared.transcript.lock().unwrap().take();
+        (value, transcript.unwrap())
+    }
 }
 
 impl Fault {
@@ -202,6 +212,12 @@ impl Shared {
                 None
             }
             None => None,
+        }
+    }
+
+    fn record(&self, side: fn(&mut Transcript) -> &mut Vec<u8>, said: &[u8]) {
+        if let Some(transcript) = &mut *self.transcript.lock().unwrap() {
+            side(transcript).extend_from_slice(said);
         }
     }
 }
@@ -273,6 +289,8 @@ impl Carried<'_> {
                 }
                 return;
             };
+            let said = &buffer[..length];
+            self.shared.record(|it| &mut it.clients, said);
             if !self.client_spoke.swap(true, Ordering::SeqCst) {
                 let fault = self.shared.flight();
                 *self.fault.lock().unwrap() = fault;
@@ -287,14 +305,14 @@ impl Carried<'_> {
                 Some(Fault::DelayRequest(time)) => {
                     let _delayed = Delayed::by(&self.shared.delayed);
                     let_time_pass(time).await;
-                    if to.write_all(&buffer[..length]).await.is_err() {
+                    if to.write_all(said).await.is_err() {
                         return;
                     }
                     continue;
                 }
                 _ => {}
             }
-            if to.write_all(&buffer[..length]).await.is_err() {
+            if to.write_all(said).await.is_err() {
                 return;
             }
             if self.fault() == Some(Fault::HalfClose) && to.shutdown().await.is_err() {
@@ -321,6 +339,7 @@ impl Carried<'_> {
                 std::future::pending::<()>().await;
             }
             let Ok(length @ 1..) = read else { return };
+            self.shared.record(|it| &mut it.servers, &buffer[..length]);
             self.client_spoke.store(false, Ordering::SeqCst);
             match fault {
                 Some(Fault::CutReply) => return,

@@ -6,14 +6,13 @@
 
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
     io::{self, Write},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use lambda_http::Context;
-use serde::Serialize;
-use serde_json::Value;
+use lambda_http::{Context, lambda_runtime::Config};
+use serde::{Serialize, Serializer, ser::SerializeMap};
 use tokio::time::Instant;
 use tracing_subscriber::fmt::{
     format::Writer,
@@ -28,7 +27,8 @@ use crate::{phone::PhoneNumber, sms::Language};
 pub struct RequestLog {
     begun: Instant,
     request_id: Option<String>,
-    function: String,
+    /// The function's own; missing outside Lambda.
+    config: Option<Arc<Config>>,
     route: Option<&'static str>,
     phone: Option<String>,
     country: Option<String>,
@@ -93,10 +93,7 @@ impl RequestLog {
         Self {
             begun: Instant::now(),
             request_id: invocation.map(|context| context.request_id.clone()),
-            function: invocation.map_or_else(
-                || "local".to_owned(),
-                |context| context.env_config.function_name.clone(),
-            ),
+            config: invocation.map(|context| Arc::clone(&context.env_config)),
             route: None,
             phone: None,
             country: None,
@@ -162,66 +159,71 @@ impl RequestLog {
 
     /// Writes the line.
     pub fn write(&self, outcome: &Outcome<'_>) {
-        let mut line = self.line(outcome);
-        line.push('\n');
-        // One write, so that lines do not mix. A failed write has nowhere to be reported.
-        let _unread = io::stdout().lock().write_all(line.as_bytes());
-    }
-
-    fn line(&self, outcome: &Outcome<'_>) -> String {
-        let metrics = self.metrics(outcome);
-        let line = Line {
-            timestamp: now_as_text(),
-            level: if outcome.status >= 500 {
-                "ERROR"
-            } else {
-                "INFO"
-            },
-            message: "answered",
-            span: self
-                .request_id
-                .as_deref()
-                .map(|request_id| Span { request_id }),
-            function: &self.function,
-            route: self.route,
-            outcome: outcome.word,
-            status: outcome.status,
-            kind: outcome.limit,
-            country: self.country.as_deref(),
-            phone: self.phone.as_deref(),
-            language: self.language,
-            provider: self.provider_name,
-            message_id: self.message_id.as_deref(),
-            cause: outcome.cause,
-            aws: Metadata {
-                timestamp: now_as_number(),
-                directives: Directive::all(&metrics, self.country.is_some()),
-            },
-            values: metrics.into_iter().map(|m| (m.name, m.value)).collect(),
-        };
+        let mut line = Vec::with_capacity(1024);
         // Texts and numbers always serialize.
-        serde_json::to_string(&line).unwrap_or_default()
+        let _written = self.serialize(outcome, &mut serde_json::Serializer::new(&mut line));
+        line.push(b'\n');
+        // One write, so that lines do not mix. A failed write has nowhere to be reported.
+        let _unread = io::stdout().lock().write_all(&line);
     }
 
-    fn metrics(&self, outcome: &Outcome<'_>) -> Vec<Metric> {
-        let mut metrics = vec![
-            Metric::count("requests", Some("outcome")),
-            Metric::time("latency_ms", self.begun.elapsed()),
+    /// Writes the members of the line, without those that have no value.
+    fn serialize<S: Serializer>(&self, outcome: &Outcome<'_>, to: S) -> Result<S::Ok, S::Error> {
+        let now = now_as_text();
+        let is_error = outcome.status >= 500;
+        let config = self.config.as_deref();
+        let function = config.map_or("local", |config| &config.function_name);
+        let texts = [
+            ("timestamp", Some(now.as_str())),
+            ("level", Some(if is_error { "ERROR" } else { "INFO" })),
+            ("message", Some("answered")),
+            ("function", Some(function)),
+            ("route", self.route),
+            ("outcome", Some(outcome.word)),
+            ("kind", outcome.limit),
+            ("country", self.country.as_deref()),
+            ("phone", self.phone.as_deref()),
+            ("language", self.language),
+            ("provider", self.provider_name),
+            ("message_id", self.message_id.as_deref()),
+            ("cause", outcome.cause),
         ];
-        let parts = [
+        let mut line = to.serialize_map(None)?;
+        for (name, text) in texts {
+            if let Some(text) = text {
+                line.serialize_entry(name, text)?;
+            }
+        }
+        if let Some(request_id) = &self.request_id {
+            line.serialize_entry("span", &Span { request_id })?;
+        }
+        line.serialize_entry("status", &outcome.status)?;
+        let metrics = self.metrics(outcome);
+        for metric in &metrics {
+            line.serialize_entry(&metric.name, &metric.value)?;
+        }
+        line.serialize_entry("_aws", &Metadata::of(&metrics))?;
+        line.end()
+    }
+
+    /// The metrics, those of the same dimensions side by side.
+    fn metrics(&self, outcome: &Outcome<'_>) -> Vec<Metric> {
+        let mut metrics = Vec::with_capacity(8);
+        for (name, time) in [
+            ("latency_ms", Some(self.begun.elapsed())),
             ("postgres_ms", self.postgres),
             ("redis_ms", self.redis),
             ("provider_ms", self.provider),
-        ];
-        for (name, spent) in parts {
-            metrics.extend(spent.map(|spent| Metric::time(name, spent)));
+        ] {
+            metrics.extend(time.map(|time| Metric::time(name, time)));
         }
+        metrics.push(Metric::count("requests", BY_OUTCOME));
+        let country = self.country.as_ref();
+        let by = country.map_or(BY_FUNCTION, |_known| BY_COUNTRY);
         for count in &self.counts {
-            metrics.push(Metric::count(count.name(), Some("country")));
+            metrics.push(Metric::count(count.name(), by));
         }
-        if outcome.limit.is_some() {
-            metrics.push(Metric::count("limit_hits", Some("kind")));
-        }
+        metrics.extend(outcome.limit.map(|_| Metric::count("limit_hits", BY_LIMIT)));
         metrics
     }
 }
@@ -262,21 +264,40 @@ async fn timed<T>(spent: &mut Option<Duration>, operation: impl Future<Output = 
     done
 }
 
-/// A metric in the line, and the member of the line that is its dimension besides the function.
+/// The members by which CloudWatch keeps a metric: one set for each way to look at it.
+type Dimensions = &'static [&'static [&'static str]];
+
+const BY_FUNCTION: Dimensions = &[&["function"]];
+const BY_OUTCOME: Dimensions = &[&["function"], &["function", "outcome"]];
+const BY_COUNTRY: Dimensions = &[&["function"], &["function", "country"]];
+const BY_LIMIT: Dimensions = &[&["function"], &["function", "kind"]];
+
+/// A metric. It serializes as its definition.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
 struct Metric {
     name: Cow<'static, str>,
-    value: Value,
     unit: &'static str,
-    by: Option<&'static str>,
+    #[serde(skip)]
+    value: Value,
+    #[serde(skip)]
+    dimensions: Dimensions,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Value {
+    Count(u8),
+    Milliseconds(f64),
 }
 
 impl Metric {
-    fn count(name: impl Into<Cow<'static, str>>, by: Option<&'static str>) -> Self {
+    fn count(name: impl Into<Cow<'static, str>>, dimensions: Dimensions) -> Self {
         Self {
             name: name.into(),
-            value: 1.into(),
             unit: "Count",
-            by,
+            value: Value::Count(1),
+            dimensions,
         }
     }
 
@@ -284,110 +305,57 @@ impl Metric {
     fn time(name: &'static str, time: Duration) -> Self {
         Self {
             name: name.into(),
-            value: ((time.as_secs_f64() * 1e6).round() / 1e3).into(),
             unit: "Milliseconds",
-            by: None,
+            value: Value::Milliseconds((time.as_secs_f64() * 1e6).round() / 1e3),
+            dimensions: BY_FUNCTION,
         }
     }
 }
 
-#[derive(Serialize)]
-struct Line<'a> {
-    timestamp: String,
-    level: &'static str,
-    message: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    span: Option<Span<'a>>,
-    function: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    route: Option<&'static str>,
-    outcome: &'static str,
-    status: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    kind: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    country: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    phone: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    language: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    provider: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cause: Option<&'a str>,
-    #[serde(flatten)]
-    values: BTreeMap<Cow<'static, str>, Value>,
-    #[serde(rename = "_aws")]
-    aws: Metadata,
-}
-
 /// The request id, at the place where the runtime's span has it in every other line.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Span<'a> {
-    #[serde(rename = "requestId")]
     request_id: &'a str,
 }
 
 /// The metrics' definitions: CloudWatch, "Embedded metric format specification".
 #[derive(Serialize)]
-struct Metadata {
+#[serde(rename_all = "PascalCase")]
+struct Metadata<'a> {
     /// Milliseconds since 1970.
-    #[serde(rename = "Timestamp")]
-    timestamp: u64,
-    #[serde(rename = "CloudWatchMetrics")]
-    directives: Vec<Directive>,
+    timestamp: u128,
+    cloud_watch_metrics: Vec<Directive<'a>>,
 }
 
+/// The metrics of the same dimensions.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Directive {
+struct Directive<'a> {
     namespace: &'static str,
-    dimensions: Vec<Vec<&'static str>>,
-    metrics: Vec<Definition>,
+    dimensions: Dimensions,
+    metrics: &'a [Metric],
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Definition {
-    name: Cow<'static, str>,
-    unit: &'static str,
-}
-
-impl Directive {
-    /// Every metric has the dimension `function`; some have a second set of dimensions.
-    fn all(metrics: &[Metric], country_is_known: bool) -> Vec<Self> {
-        let second = [None, Some("outcome"), Some("country"), Some("kind")];
-        let directive = |by: Option<&'static str>| {
-            let mut dimensions = vec![vec!["function"]];
-            dimensions.extend(
-                by.filter(|&member| member != "country" || country_is_known)
-                    .map(|member| vec!["function", member]),
-            );
-            let of_this_dimension = metrics.iter().filter(|metric| metric.by == by);
-            Self {
-                namespace: "OtpAuth",
-                dimensions,
-                metrics: of_this_dimension
-                    .map(|metric| Definition {
-                        name: metric.name.clone(),
-                        unit: metric.unit,
-                    })
-                    .collect(),
-            }
-        };
-        second
-            .into_iter()
-            .map(directive)
-            .filter(|directive| !directive.metrics.is_empty())
-            .collect()
+impl<'a> Metadata<'a> {
+    fn of(metrics: &'a [Metric]) -> Self {
+        let groups = metrics.chunk_by(|one, next| one.dimensions == next.dimensions);
+        let directives = groups.map(|metrics| Directive {
+            namespace: "OtpAuth",
+            // A group has at least one.
+            dimensions: metrics[0].dimensions,
+            metrics,
+        });
+        Self {
+            timestamp: now_as_number(),
+            cloud_watch_metrics: directives.collect(),
+        }
     }
 }
 
 /// RFC 3339, as in the other lines.
 fn now_as_text() -> String {
-    let mut text = String::new();
+    let mut text = String::with_capacity(32);
     // Writing to a string does not fail.
     let _written = Rfc3339.format_time(&mut Writer::new(&mut text));
     text
@@ -395,8 +363,7 @@ fn now_as_text() -> String {
 
 /// Milliseconds since 1970.
 #[expect(clippy::disallowed_methods, reason = "a metric has its own time")]
-fn now_as_number() -> u64 {
+fn now_as_number() -> u128 {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
-    let milliseconds = since_1970.unwrap_or_default().as_millis();
-    u64::try_from(milliseconds).unwrap_or_default()
+    since_1970.unwrap_or_default().as_millis()
 }
