@@ -1,12 +1,17 @@
-//! The bare function: a function that does no more than its stores make it do. `POST /both` runs one
-//! small script and one SELECT, `POST /statement` the SELECT alone.
+//! The bare function: no more than its stores make it do.
+//!
+//! `POST /both` runs one small script and one SELECT, `/statement` the SELECT alone. `/sign-in` runs
+//! the script and the statement of a verification, `/refresh` the statement of a refresh.
 
 use std::env;
 
 use lambda_http::{Body, Error, Request, RequestExt, run, service_fn};
 use redis::Script;
 use serde::Deserialize;
-use tokio_postgres::{NoTls, types::Type};
+use tokio_postgres::{
+    NoTls,
+    types::{ToSql, Type},
+};
 
 /// Stores a code as a first version would: two commands, made one by a script.
 const STORE_CODE: &str = "#!lua
@@ -15,7 +20,11 @@ redis.call('PEXPIRE', KEYS[1], 300000)
 return 'stored'
 ";
 
+const SIGN_IN: &str = include_str!("../../shared/src/sign_in.sql");
+const REFRESH: &str = include_str!("../../shared/src/sessions/refresh.sql");
 const IS_REGISTERED: &str = "SELECT EXISTS (SELECT FROM users WHERE phone_number = $1)";
+
+type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
 #[derive(Deserialize)]
 struct Fields {
@@ -38,15 +47,43 @@ async fn main() -> Result<(), Error> {
             return Err(Error::from("not a text"));
         };
         let Fields { phone_number } = serde_json::from_str(body)?;
-        if request.raw_http_path() == "/both" {
+        let path = request.raw_http_path();
+        if matches!(path, "/both" | "/sign-in") {
             let mut call = script.key(format!("{{otp}}:bare:{phone_number}"));
             let _stored: String = call.arg("123456").invoke_async(&mut redis.clone()).await?;
         }
-        let rows = postgres
-            .query_typed(IS_REGISTERED, &[(&phone_number, Type::TEXT)])
-            .await?;
-        let is_registered: bool = rows[0].get(0);
-        Ok(if is_registered { "registered" } else { "new" })
+        // Nobody's number, id of a challenge and id of a session.
+        let own = format!("bare {phone_number}");
+        let digest: &[u8] = &[0; 32];
+        let rows = match path {
+            "/sign-in" => {
+                let parameters: Parameters = &[
+                    (&own, Type::TEXT),
+                    (&"signup", Type::TEXT),
+                    (&"Ada Lovelace", Type::TEXT),
+                    (&own, Type::TEXT),
+                    (&own, Type::TEXT),
+                    (&digest, Type::BYTEA),
+                    (&30_i32, Type::INT4),
+                ];
+                postgres.query_typed(SIGN_IN, parameters).await?
+            }
+            "/refresh" => {
+                let parameters: Parameters = &[
+                    (&own, Type::TEXT),
+                    (&digest, Type::BYTEA),
+                    (&vec![digest], Type::BYTEA_ARRAY),
+                    (&30_i32, Type::INT4),
+                    (&180_i32, Type::INT4),
+                ];
+                postgres.query_typed(REFRESH, parameters).await?
+            }
+            _ => {
+                let parameters: Parameters = &[(&phone_number, Type::TEXT)];
+                postgres.query_typed(IS_REGISTERED, parameters).await?
+            }
+        };
+        Ok(if rows.is_empty() { "no row" } else { "ok" })
     }))
     .await
 }

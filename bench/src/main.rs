@@ -9,13 +9,17 @@
     reason = "a measurement stops at the first surprise, and prints what it found"
 )]
 
+mod capacity;
+mod instructions;
 mod process;
 mod runtime_api;
+mod sizes;
 mod stage;
 mod starts;
 mod table;
 mod tutorial;
 mod warm;
+mod wire;
 
 use stage::{Stage, Stores};
 use table::Table;
@@ -26,12 +30,18 @@ async fn main() {
     let stage = Stage::start().await;
     let mut table = Table::default();
     let (database_url, redis_url) = (stage.database.url(), stage.redis.url());
-    let tutorial = Tutorial::start(Stores {
+    let stores = Stores {
         database_url: &database_url,
         redis_url: &redis_url,
-    })
-    .await;
+    };
+    let tutorial = Tutorial::start(stores).await;
     starts::measure(&stage, &mut table).await;
     warm::measure(&stage, tutorial.as_ref(), &mut table).await;
+    wire::measure_far(&stage, &mut table).await;
+    wire::count(&stage, &mut table).await;
+    capacity::of_redis(&stage, &mut table).await;
+    capacity::of_few_connections(&stage, &mut table).await;
+    instructions::measure(&stage, &mut table).await;
+    sizes::measure(&mut table);
     println!("{table}");
 }

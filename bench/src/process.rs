@@ -48,9 +48,9 @@ impl Program {
     }
 
     /// The same under callgrind, which writes what it counts to `counts`.
-    pub fn counted(name: &str, counts: &Path) -> Self {
+    pub fn counted(valgrind: &str, name: &str, counts: &Path) -> Self {
         Self {
-            path: "valgrind".into(),
+            path: valgrind.into(),
             arguments: vec![
                 "--tool=callgrind".into(),
                 format!("--callgrind-out-file={}", counts.display()),

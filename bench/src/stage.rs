@@ -165,6 +165,12 @@ pub fn sign_up(phone: &str) -> Value {
     event_from(&address, "/signup", &body)
 }
 
+/// Somebody logs in, whose number may be unknown.
+pub fn login(phone: &str) -> Value {
+    let body = json!({"phone_number": phone}).to_string();
+    event("POST", "/login", &body)
+}
+
 pub fn refresh(signed_in: &Value) -> Value {
     let body = json!({"refresh_token": signed_in["tokens"]["refresh_token"]});
     event("POST", "/token/refresh", &body.to_string())

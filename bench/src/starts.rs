@@ -22,8 +22,17 @@ pub struct Starts {
     pub warm: Times,
     /// Kilobytes.
     memory: Vec<f64>,
-    pub first_message: Times,
-    pub warm_message: Times,
+    pub first_parts: Parts,
+    pub warm_parts: Parts,
+}
+
+/// Where requests spent their time, as their log lines tell.
+#[derive(Default)]
+pub struct Parts {
+    pub latency: Times,
+    pub redis: Times,
+    pub postgres: Times,
+    pub provider: Times,
 }
 
 /// The starts of each function.
@@ -94,8 +103,28 @@ pub async fn measure(stage: &Stage, table: &mut Table) -> Measured {
             3.0,
         );
     }
-    let messages = [median(&secure.first_message), median(&secure.warm_message)];
+    let messages = [
+        median(&secure.first_parts.provider),
+        median(&secure.warm_parts.provider),
+    ];
     table.ratio("first SMS over TLS ÷ a warm one", messages, "ms", 4.0);
+    for (n, st) in [
+        ("signup", &signup),
+        ("secure", &secure),
+        ("verify", &verify),
+        ("session", &session),
+    ] {
+        for (w, p) in [("first", &st.first_parts), ("warm", &st.warm_parts)] {
+            let m = |t: &Times| if t.is_empty() { 0.0 } else { t.median() };
+            eprintln!(
+                "{n} {w}: latency {:.0} redis {:.0} postgres {:.0} provider {:.0}",
+                m(&p.latency),
+                m(&p.redis),
+                m(&p.postgres),
+                m(&p.provider)
+            );
+        }
+    }
     let floor = empty.memory();
     for (name, starts) in [
         ("signup", &secure),
@@ -125,6 +154,21 @@ pub async fn send_codes(stage: &Stage, signup: &mut Process, count: usize) -> Ve
     Sent::all(signup, challenges)
 }
 
+impl Parts {
+    fn push(&mut self, line: &Value) {
+        for (member, times) in [
+            ("latency_ms", &mut self.latency),
+            ("redis_ms", &mut self.redis),
+            ("postgres_ms", &mut self.postgres),
+            ("provider_ms", &mut self.provider),
+        ] {
+            if let Some(milliseconds) = line[member].as_f64() {
+                times.push(Duration::from_secs_f64(milliseconds / 1e3));
+            }
+        }
+    }
+}
+
 impl Starts {
     /// One start, and these requests. The bodies of their responses.
     async fn one(&mut self, name: &str, settings: &Settings, events: Vec<Value>) -> Vec<Value> {
@@ -145,12 +189,15 @@ impl Starts {
             bodies
                 .push(serde_json::from_str(response["body"].as_str().unwrap()).unwrap_or_default());
         }
-        let messages = process.log().into_iter();
-        let mut messages = messages.filter_map(|line| line["provider_ms"].as_f64());
-        let in_time = |milliseconds: f64| Duration::from_secs_f64(milliseconds / 1e3);
-        if let Some(first) = messages.next() {
-            self.first_message.push(in_time(first));
-            messages.for_each(|warm| self.warm_message.push(in_time(warm)));
+        let lines = process.log().into_iter();
+        let lines = lines.filter(|line| line["message"] == "answered");
+        for (number, line) in lines.enumerate() {
+            let parts = if number == 0 {
+                &mut self.first_parts
+            } else {
+                &mut self.warm_parts
+            };
+            parts.push(&line);
         }
         if name == "empty" {
             // It does not listen to the signal.

@@ -16,6 +16,7 @@ struct Row {
     floor: String,
     ratio: Option<f64>,
     bar: Option<Bar>,
+    is_missed: bool,
 }
 
 /// What a figure should be.
@@ -23,6 +24,7 @@ struct Row {
 pub enum Bar {
     AtMost(f64),
     AtLeast(f64),
+    Exactly(&'static str),
 }
 
 impl Times {
@@ -63,6 +65,7 @@ impl Table {
             floor: quantity(floor, unit),
             ratio: Some(ours / floor),
             bar: Some(Bar::AtMost(bar)),
+            is_missed: ours / floor > bar,
         });
     }
 
@@ -74,17 +77,19 @@ impl Table {
             floor: String::new(),
             ratio: None,
             bar,
+            is_missed: matches!(bar, Some(Bar::AtLeast(least)) if ours < least),
         });
     }
 
-    /// A claim that holds, or else the run ends with an error.
-    pub fn claim(&mut self, figure: &str, claim: &str) {
+    /// What was seen, and what should be.
+    pub fn claim(&mut self, figure: &str, seen: &str, due: &'static str) {
         self.row(Row {
             figure: figure.to_owned(),
-            ours: claim.to_owned(),
+            ours: seen.to_owned(),
             floor: String::new(),
             ratio: None,
-            bar: None,
+            bar: Some(Bar::Exactly(due)),
+            is_missed: !seen.ends_with(due),
         });
     }
 
@@ -114,20 +119,11 @@ impl fmt::Display for Row {
             .ratio
             .map_or_else(String::new, |ratio| format!("{ratio:.2}"));
         let bar = self.bar.map_or_else(String::new, |bar| bar.to_string());
-        let missed = if self.is_missed() { ", missed" } else { "" };
+        let missed = if self.is_missed { ", missed" } else { "" };
         write!(
             f,
             "| {figure} | {ours} | {floor} | {ratio} | {bar}{missed} |"
         )
-    }
-}
-
-impl Row {
-    fn is_missed(&self) -> bool {
-        match (self.bar, self.ratio) {
-            (Some(Bar::AtMost(bar)), Some(ratio)) => ratio > bar,
-            _ => false,
-        }
     }
 }
 
@@ -136,6 +132,7 @@ impl fmt::Display for Bar {
         match self {
             Self::AtMost(bar) => write!(f, "≤ {bar}"),
             Self::AtLeast(bar) => write!(f, "≥ {bar}"),
+            Self::Exactly(due) => f.write_str(due),
         }
     }
 }

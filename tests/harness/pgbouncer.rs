@@ -19,6 +19,11 @@ pub struct PgBouncer {
 impl PgBouncer {
     /// Starts it with one connection to the server, which all its clients then share.
     pub async fn start() -> Self {
+        Self::start_with(1).await
+    }
+
+    /// Starts it with so many connections to the server.
+    pub async fn start_with(connections: usize) -> Self {
         let address = Database::address();
         let (host, server_port) = address.split_once(':').unwrap();
         let port = free_port();
@@ -29,7 +34,8 @@ impl PgBouncer {
             format!(
                 "[databases]\n* = host={host} port={server_port} user=postgres\n\
                  [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-                 auth_type = any\npool_mode = transaction\ndefault_pool_size = 1\n"
+                 auth_type = any\npool_mode = transaction\n\
+                 default_pool_size = {connections}\nmax_client_conn = 1000\n"
             ),
         )
         .unwrap();
