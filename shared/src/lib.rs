@@ -4,6 +4,7 @@
 //! serves.
 
 pub mod api;
+mod aws;
 pub mod challenge;
 pub mod config;
 pub mod current;

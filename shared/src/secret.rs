@@ -6,6 +6,7 @@ use aws_config::BehaviorVersion;
 use aws_sdk_secretsmanager::config::timeout::TimeoutConfig;
 
 use crate::{
+    aws,
     config::{self, Env},
     telemetry,
 };
@@ -25,7 +26,10 @@ impl Secret {
         let Some(arn) = env.text(NAME) else {
             return Ok(None);
         };
-        let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
+        let aws = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(aws::https(env)?)
+            .load()
+            .await;
         let timeouts = TimeoutConfig::builder().operation_timeout(time).build();
         let config = aws_sdk_secretsmanager::config::Builder::from(&aws)
             .timeout_config(timeouts)

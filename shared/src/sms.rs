@@ -13,7 +13,6 @@ mod twilio;
 
 use std::{error::Error, time::Duration};
 
-use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 use tokio::time::{Instant, timeout_at};
 
 pub use self::language::Language;
@@ -29,13 +28,6 @@ use crate::{
     phone::PhoneNumber,
     telemetry::{self, ProviderOutcome, RequestLog},
 };
-
-/// A connection may die while the function is frozen. That shows only after a message was written
-/// to it, and its outcome is unknown. So no connection to a provider is kept.
-const KEPT_CONNECTIONS: usize = 0;
-
-/// The TLS stack that the stores use too.
-const TLS: tls::Provider = tls::Provider::Rustls(CryptoMode::AwsLc);
 
 /// The pause before a provider that throttles is asked once more.
 const PAUSE: Duration = Duration::from_millis(200);

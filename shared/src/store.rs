@@ -19,6 +19,7 @@ use tokio::time::Instant;
 pub use database_url::DatabaseUrl;
 pub use postgres::Postgres;
 pub use redis::Redis;
+pub(crate) use tls::CertFile;
 
 /// A quarter of an operation's time is reserved for cancelling its statement, or for finding out
 /// that an idle connection is dead.

@@ -11,8 +11,9 @@ use aws_sdk_sns::{
     types::MessageAttributeValue,
 };
 
-use super::{Failure, KEPT_CONNECTIONS, Reply, TLS, reached_the_provider, templates::Templates};
+use super::{Failure, Reply, reached_the_provider, templates::Templates};
 use crate::{
+    aws,
     config::{self, Env},
     phone::PhoneNumber,
 };
@@ -38,14 +39,10 @@ impl Sns {
                 attributes.push((attribute, value.to_owned()));
             }
         }
-        let http = aws_smithy_http_client::Builder::new()
-            .pool_max_idle_per_host(KEPT_CONNECTIONS)
-            .tls_provider(TLS)
-            .build_https();
         // The SDK would try three times, although a slow first try may have been sent. Connecting
         // gets half of the time, so that an unreachable provider counts as refused.
         let config = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(http)
+            .http_client(aws::https(env)?)
             .retry_config(RetryConfig::disabled())
             .timeout_config(
                 TimeoutConfig::builder()

@@ -15,8 +15,9 @@ use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 use url::{Url, form_urlencoded::Serializer};
 
-use super::{Failure, KEPT_CONNECTIONS, Reply, TLS, reached_the_provider};
+use super::{Failure, Reply, reached_the_provider};
 use crate::{
+    aws::{KEPT_CONNECTIONS, TLS},
     config::{self, Env},
     phone::PhoneNumber,
     store,

@@ -14,8 +14,6 @@ use webpki_roots::TLS_SERVER_ROOTS;
 
 use crate::config::{self, Env};
 
-const CERT_FILE: &str = "SSL_CERT_FILE";
-
 /// Amazon's authorities for RDS, which no public list has.
 ///
 /// Source: <https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem>, as of 2024; its
@@ -24,19 +22,21 @@ pub(super) const RDS_PEM: &str = include_str!("rds-global-bundle.pem");
 
 include!(concat!(env!("OUT_DIR"), "/rds.rs"));
 
-/// The authorities of the file that `SSL_CERT_FILE` names. They replace all others.
-pub(super) struct CertFile {
+/// The authorities of the file that `SSL_CERT_FILE` names. For the stores they replace all others.
+pub(crate) struct CertFile {
     pub pem: Vec<u8>,
     roots: RootCertStore,
 }
 
 impl CertFile {
+    pub const NAME: &str = "SSL_CERT_FILE";
+
     /// Reads `SSL_CERT_FILE`, and the file.
     pub fn from_env(env: &Env) -> Result<Option<Self>, config::Error> {
-        let Some(path) = env.text(CERT_FILE) else {
+        let Some(path) = env.text(Self::NAME) else {
             return Ok(None);
         };
-        let invalid = |reason: &str| config::Error::invalid(CERT_FILE, reason);
+        let invalid = |reason: &str| config::Error::invalid(Self::NAME, reason);
         let pem = fs::read(path).map_err(|_| invalid("names a file that cannot be read"))?;
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(&pem) {
@@ -142,7 +142,7 @@ mod tests {
         let refused = |content: &str| {
             let path = folder.join("file");
             fs::write(&path, content).unwrap();
-            let env = Env::from([(CERT_FILE, path.to_str().unwrap())]);
+            let env = Env::from([(CertFile::NAME, path.to_str().unwrap())]);
             let refused = CertFile::from_env(&env)
                 .err()
                 .map(|error| error.to_string());
@@ -158,7 +158,7 @@ mod tests {
             "SSL_CERT_FILE names a file without a certificate"
         );
         fs::remove_dir_all(folder).unwrap();
-        let env = Env::from([(CERT_FILE, "/no/such/file")]);
+        let env = Env::from([(CertFile::NAME, "/no/such/file")]);
         assert_eq!(
             CertFile::from_env(&env).err().unwrap().to_string(),
             "SSL_CERT_FILE names a file that cannot be read"
