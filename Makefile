@@ -1,4 +1,4 @@
-.PHONY: help dev test audit fuzz load simulate build deploy
+.PHONY: help dev test audit bench fuzz load simulate build deploy
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
@@ -11,6 +11,9 @@ test: ## all that CI checks: formatting, lints, build, tests, a little fuzzing
 
 audit: ## the templates: lints, policies, and a deployment into a pretended AWS
 	@scripts/audit.sh
+
+bench: ## how fast the functions start and respond, beside two floors: one table, and target/bench.svg
+	@scripts/bench.sh
 
 fuzz: ## an hour of libFuzzer at each target of fuzz/, or DURATION seconds
 	@scripts/fuzz.sh "$${DURATION:-3600}"

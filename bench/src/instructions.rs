@@ -6,69 +6,53 @@ use serde_json::Value;
 
 use crate::{
     process::{Process, Program, Settings},
-    stage::{Sent, Stage, me, refresh, sign_up},
+    stage::{Sent, Stage, at, me, refresh, sign_up},
     starts::send_codes,
     table::Table,
 };
 
-/// What is counted twice goes away in the difference: the start, and what the first requests warm.
-const FEW: usize = 20;
-const MANY: usize = 120;
+/// The difference leaves out the start, and what the first requests warm.
+const FEW: u32 = 20;
+const MANY: u32 = 120;
+
+/// Events of each kind, so many of each.
+struct Events {
+    sign_ups: Vec<Value>,
+    bare: Vec<Value>,
+    verifications: Vec<Value>,
+    profiles: Vec<Value>,
+    refreshes: Vec<Value>,
+}
 
 pub async fn measure(stage: &Stage, table: &mut Table) {
     let Some(valgrind) = harness::variable("VALGRIND") else {
         return;
     };
-    let plain = stage.plain();
-    let mut sender = Process::start("signup", &plain).await;
-    let mut verifier = Process::start("verify", &plain).await;
-    let sign_ups = |count| {
-        (0..count)
-            .map(|_| sign_up(&stage.phone()))
-            .collect::<Vec<_>>()
-    };
-    let mut verifies = Vec::new();
-    let mut sessions = Vec::new();
-    for count in [FEW, MANY] {
-        let codes = send_codes(stage, &mut sender, count).await;
-        verifies.push(codes.iter().map(Sent::verify).collect::<Vec<_>>());
-        let mut signed_in = Vec::new();
-        for code in send_codes(stage, &mut sender, count).await {
-            signed_in.push(verifier.request(&code.verify()).await.1);
-        }
-        sessions.push(signed_in);
-    }
-    let of = |event: fn(&Value) -> Value| {
-        sessions
-            .iter()
-            .map(|bodies| bodies.iter().map(event).collect())
-            .collect()
-    };
-    let bare = |path: &str| {
-        let events = [FEW, MANY].map(|count| {
-            sign_ups(count)
-                .into_iter()
-                .map(|event| at(path, event))
-                .collect()
-        });
-        events.to_vec()
-    };
-    let each: [(&str, &str, Vec<Vec<Value>>); 6] = [
+    let settings = stage.plain();
+    let mut signup = Process::start("signup", &settings).await;
+    let mut verify = Process::start("verify", &settings).await;
+    let few = Events::prepare(stage, &mut signup, &mut verify, FEW).await;
+    let many = Events::prepare(stage, &mut signup, &mut verify, MANY).await;
+    signup.end().await;
+    verify.end().await;
+    for (figure, name, few, many) in [
+        ("an empty event", "empty", &few.sign_ups, &many.sign_ups),
+        ("a bare one", "bare", &few.bare, &many.bare),
+        ("a sign-up", "signup", &few.sign_ups, &many.sign_ups),
         (
-            "an empty event",
-            "empty",
-            [FEW, MANY].map(sign_ups).to_vec(),
+            "a verification",
+            "verify",
+            &few.verifications,
+            &many.verifications,
         ),
-        ("a bare one", "bare", bare("/both")),
-        ("a sign-up", "signup", [FEW, MANY].map(sign_ups).to_vec()),
-        ("a verification", "verify", verifies),
-        ("`GET /me`", "session", of(me)),
-        ("a refresh", "session", of(refresh)),
-    ];
-    for (figure, name, events) in each {
-        let few = count(&valgrind, name, &plain, &events[0]).await;
-        let many = count(&valgrind, name, &plain, &events[1]).await;
-        let thousands = (many - few) / (MANY - FEW) as f64 / 1e3;
+        ("`GET /me`", "session", &few.profiles, &many.profiles),
+        ("a refresh", "session", &few.refreshes, &many.refreshes),
+    ] {
+        let [few, many] = [
+            count(&valgrind, name, &settings, few).await,
+            count(&valgrind, name, &settings, many).await,
+        ];
+        let thousands = (many - few) / f64::from(MANY - FEW) / 1e3;
         table.figure(
             &format!("instructions of {figure}"),
             thousands,
@@ -76,8 +60,29 @@ pub async fn measure(stage: &Stage, table: &mut Table) {
             None,
         );
     }
-    sender.end().await;
-    verifier.end().await;
+}
+
+impl Events {
+    async fn prepare(
+        stage: &Stage,
+        signup: &mut Process,
+        verify: &mut Process,
+        count: u32,
+    ) -> Self {
+        let sign_ups: Vec<Value> = (0..count).map(|_| sign_up(&stage.phone())).collect();
+        let pending = send_codes(stage, signup, count).await;
+        let mut signed_in = Vec::new();
+        for code in send_codes(stage, signup, count).await {
+            signed_in.push(verify.request(&code.verify()).await.1);
+        }
+        Self {
+            bare: sign_ups.iter().map(|event| at("/both", event)).collect(),
+            sign_ups,
+            verifications: pending.iter().map(Sent::verify).collect(),
+            profiles: signed_in.iter().map(me).collect(),
+            refreshes: signed_in.iter().map(refresh).collect(),
+        }
+    }
 }
 
 /// Instructions of a start and these requests.
@@ -95,9 +100,4 @@ async fn count(valgrind: &str, name: &str, settings: &Settings, events: &[Value]
         .lines()
         .find_map(|line| line.strip_prefix("totals: "));
     total.unwrap().trim().parse().unwrap()
-}
-
-fn at(path: &str, mut event: Value) -> Value {
-    event["rawPath"] = path.into();
-    event
 }

@@ -11,6 +11,7 @@
 
 mod capacity;
 mod instructions;
+mod plot;
 mod process;
 mod runtime_api;
 mod sizes;
@@ -20,6 +21,8 @@ mod table;
 mod tutorial;
 mod warm;
 mod wire;
+
+use std::fs;
 
 use stage::{Stage, Stores};
 use table::Table;
@@ -35,7 +38,7 @@ async fn main() {
         redis_url: &redis_url,
     };
     let tutorial = Tutorial::start(stores).await;
-    starts::measure(&stage, &mut table).await;
+    let starts = starts::measure(&stage, &mut table).await;
     warm::measure(&stage, tutorial.as_ref(), &mut table).await;
     wire::measure_far(&stage, &mut table).await;
     wire::count(&stage, &mut table).await;
@@ -43,5 +46,8 @@ async fn main() {
     capacity::of_few_connections(&stage, &mut table).await;
     instructions::measure(&stage, &mut table).await;
     sizes::measure(&mut table);
+    if let Some(file) = harness::variable("PLOT") {
+        fs::write(file, plot::draw(&starts)).unwrap();
+    }
     println!("{table}");
 }

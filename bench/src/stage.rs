@@ -183,6 +183,13 @@ pub fn me(signed_in: &Value) -> Value {
     event
 }
 
+/// The event at another path, for the bare function.
+pub fn at(path: &str, event: &Value) -> Value {
+    let mut event = event.clone();
+    event["rawPath"] = path.into();
+    event
+}
+
 pub fn owned(settings: &[(&str, &str)]) -> Settings {
     let settings = settings.iter();
     settings

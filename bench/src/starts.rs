@@ -12,7 +12,7 @@ use crate::{
 
 const ROUNDS: usize = 40;
 /// Requests after the first one.
-const WARM: usize = 10;
+const WARM: u32 = 10;
 
 /// What the starts of one function took.
 #[derive(Default)]
@@ -108,23 +108,6 @@ pub async fn measure(stage: &Stage, table: &mut Table) -> Measured {
         median(&secure.warm_parts.provider),
     ];
     table.ratio("first SMS over TLS ÷ a warm one", messages, "ms", 4.0);
-    for (n, st) in [
-        ("signup", &signup),
-        ("secure", &secure),
-        ("verify", &verify),
-        ("session", &session),
-    ] {
-        for (w, p) in [("first", &st.first_parts), ("warm", &st.warm_parts)] {
-            let m = |t: &Times| if t.is_empty() { 0.0 } else { t.median() };
-            eprintln!(
-                "{n} {w}: latency {:.0} redis {:.0} postgres {:.0} provider {:.0}",
-                m(&p.latency),
-                m(&p.redis),
-                m(&p.postgres),
-                m(&p.provider)
-            );
-        }
-    }
     let floor = empty.memory();
     for (name, starts) in [
         ("signup", &secure),
@@ -144,7 +127,7 @@ pub async fn measure(stage: &Stage, table: &mut Table) -> Measured {
 }
 
 /// Codes for so many new numbers.
-pub async fn send_codes(stage: &Stage, signup: &mut Process, count: usize) -> Vec<Sent> {
+pub async fn send_codes(stage: &Stage, signup: &mut Process, count: u32) -> Vec<Sent> {
     let mut challenges = Vec::new();
     for _ in 0..count {
         let phone = stage.phone();
@@ -199,12 +182,7 @@ impl Starts {
             };
             parts.push(&line);
         }
-        if name == "empty" {
-            // It does not listen to the signal.
-            drop(process);
-        } else {
-            process.end().await;
-        }
+        process.end().await;
         bodies
     }
 

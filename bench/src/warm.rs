@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::{
     process::{Process, Settings},
-    stage::{Sent, Stage, me, refresh, sign_up},
+    stage::{Sent, Stage, at, me, refresh, sign_up},
     table::{Table, Times},
     tutorial::Tutorial,
 };
@@ -22,18 +22,18 @@ const BATCH: usize = 100;
 
 /// What the requests of each kind took.
 #[derive(Default)]
-pub struct Measured {
-    pub empty: Times,
-    pub both: Times,
-    pub statement: Times,
-    pub bare_sign_in: Times,
-    pub bare_refresh: Times,
-    pub sign_up: Times,
-    pub verify: Times,
-    pub refresh: Times,
-    pub me: Times,
-    pub tutorial: Times,
-    pub signature: Times,
+struct Measured {
+    empty: Times,
+    both: Times,
+    statement: Times,
+    bare_sign_in: Times,
+    bare_refresh: Times,
+    sign_up: Times,
+    verify: Times,
+    refresh: Times,
+    me: Times,
+    tutorial: Times,
+    signature: Times,
 }
 
 /// Redis's own time of the scripts, in microseconds.
@@ -44,7 +44,7 @@ struct Scripts {
     check: Vec<f64>,
 }
 
-pub async fn measure(stage: &Stage, tutorial: Option<&Tutorial>, table: &mut Table) -> Measured {
+pub async fn measure(stage: &Stage, tutorial: Option<&Tutorial>, table: &mut Table) {
     let plain = stage.plain();
     let mut empty = Process::start("empty", &Settings::new()).await;
     let mut bare = Process::start("bare", &plain).await;
@@ -138,7 +138,6 @@ pub async fn measure(stage: &Stage, tutorial: Option<&Tutorial>, table: &mut Tab
         let figure = format!("memory of `{name}` after {requests} requests ÷ at first poll");
         table.ratio(&figure, [now / 1024.0, before / 1024.0], "MB", 1.2);
     }
-    times
 }
 
 impl Measured {
@@ -257,12 +256,6 @@ impl ScriptTime {
     fn since(&self, before: &Self) -> f64 {
         (self.microseconds - before.microseconds) / (self.calls - before.calls)
     }
-}
-
-fn at(path: &str, event: &Value) -> Value {
-    let mut event = event.clone();
-    event["rawPath"] = path.into();
-    event
 }
 
 fn sign(signer: &Signer) -> std::time::Duration {

@@ -7,11 +7,11 @@ use std::{
     time::Duration,
 };
 
-use harness::{Database, Proxy};
+use harness::{Database, Proxy, RedisServer};
 use serde_json::Value;
 
 use crate::{
-    process::{Process, Settings},
+    process::Process,
     stage::{Stage, Stores, login, me, owned, refresh, sign_up},
     starts::send_codes,
     table::{Table, Times},
@@ -65,18 +65,25 @@ pub async fn count(stage: &Stage, table: &mut Table) {
 /// Measures sign-ups whose stores are far, beside the tutorial's.
 pub async fn measure_far(stage: &Stage, table: &mut Table) {
     let database_url = stage.database.url_through(&far(&Database::address()));
+    // Each has a Redis of its own: the total limits what one may send.
+    let redis = [RedisServer::start().await, RedisServer::start().await];
+    let [open, private] = redis.each_ref().map(|redis| {
+        stage.settings(Stores {
+            database_url: &database_url,
+            redis_url: &format!("redis://{}", far(&redis.address())),
+        })
+    });
+    let private = [private, owned(&[("REVEAL_REGISTERED", "false")])].concat();
     let redis_url = format!("redis://{}", far(&stage.redis.address()));
-    let stores = Stores {
+    let tutorial = Tutorial::start(Stores {
         database_url: &database_url,
         redis_url: &redis_url,
-    };
-    let Some(tutorial) = Tutorial::start(stores).await else {
+    });
+    let Some(tutorial) = tutorial.await else {
         return;
     };
     let mut client = tutorial.connect().await;
-    let settings: Settings = stage.settings(stores);
-    let private = [settings.clone(), owned(&[("REVEAL_REGISTERED", "false")])].concat();
-    let mut signup = Process::start("signup", &settings).await;
+    let mut signup = Process::start("signup", &open).await;
     let mut private = Process::start("signup", &private).await;
     let [mut ours, mut ours_private, mut theirs] = [(); 3].map(|()| Times::default());
     for _ in 0..REQUESTS {
