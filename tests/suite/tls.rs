@@ -1,10 +1,10 @@
-//! Stores prove who they are: the chain of their certificate, the name in it, and its dates.
+//! Stores and providers prove who they are: the chain of their certificate, the name in it, and its dates.
 
 use std::sync::{Arc, Mutex};
 
 use harness::{
-    Authority, Certificate, Database, Function, Invocation, PostgresServer, RedisServer, TlsProxy,
-    event, fresh_phone, local_settings, set_header,
+    Authority, Certificate, Database, Deployment, Function, Invocation, PostgresServer, RedisServer,
+    TlsProxy, event, fresh_phone, local_settings, set_header, twilio_settings,
 };
 use migrate::Command;
 use serde_json::{Value, json};
@@ -145,6 +145,34 @@ async fn redis_is_trusted_for_its_chain_its_name_and_its_dates() {
     }
 }
 
+#[tokio::test]
+async fn a_provider_is_trusted_for_its_chain_and_its_name() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let deployment = Deployment::new().await;
+    let target = deployment.provider.url().replace("http://", "");
+    for (certificate, is_trusted) in [
+        (ours.certify("localhost"), true),
+        (theirs.certify("localhost"), false),
+        (ours.certify("example.com"), false),
+    ] {
+        let proxy = TlsProxy::before_provider(&target, &certificate).await;
+        let endpoint = format!("https://{}", proxy.address());
+        for provider in [
+            &[("AWS_ENDPOINT_URL_SNS", &*endpoint)][..],
+            &twilio_settings(&endpoint),
+        ] {
+            let trusts = [("SSL_CERT_FILE", ours.file().to_str().unwrap())];
+            let own = [provider, &trusts].concat();
+            let mut signup = deployment.start("signup", &own).await;
+            let seen = deployment.provider.requests().len();
+            let response = signup.sign_up(&fresh_phone()).await;
+            assert_eq!(response.status, if is_trusted { 200 } else { 502 });
+            let sent = deployment.provider.requests_after(seen).len();
+            assert_eq!(sent, usize::from(is_trusted));
+        }
+    }
+}
+
 /// The public authorities do not know the tests' own, and neither do those for RDS.
 #[tokio::test]
 async fn without_a_file_only_public_authorities_are_trusted() {
@@ -162,6 +190,15 @@ async fn without_a_file_only_public_authorities_are_trusted() {
         let cause = signup.response_lines()[0]["cause"].to_string();
         assert!(cause.contains("UnknownIssuer"), "{cause}");
     }
+
+    let deployment = Deployment::new().await;
+    let target = deployment.provider.url().replace("http://", "");
+    let proxy = TlsProxy::before_provider(&target, &certificate).await;
+    let endpoint = format!("https://{}", proxy.address());
+    let own = [("AWS_ENDPOINT_URL_SNS", &*endpoint)];
+    let mut signup = deployment.start("signup", &own).await;
+    assert_eq!(signup.sign_up(&fresh_phone()).await.status, 502);
+    assert_eq!(deployment.provider.requests().len(), 0);
 }
 
 #[tokio::test]

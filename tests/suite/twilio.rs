@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use harness::{
-    Authority, Behaviour, Deployment, Function, TWILIO_TOKEN, TlsProxy, fresh_phone,
+    Behaviour, Deployment, Function, TWILIO_TOKEN, fresh_phone,
     outcome::SMS_FAILED, twilio_settings,
 };
 use serde_json::Value;
@@ -169,30 +169,5 @@ async fn no_connection_to_twilio_is_kept_between_messages() {
     for sent in 1..=3 {
         signup.sign_up(&fresh_phone()).await.assert_ok();
         assert_eq!(deployment.provider.connections(), sent);
-    }
-}
-
-#[tokio::test]
-async fn twilio_is_trusted_for_its_chain_and_its_name() {
-    let (ours, theirs) = (Authority::new(), Authority::new());
-    let deployment = Deployment::new().await;
-    let target = deployment.provider.url().replace("http://", "");
-    for (certificate, is_trusted) in [
-        (ours.certify("localhost"), true),
-        (theirs.certify("localhost"), false),
-        (ours.certify("example.com"), false),
-    ] {
-        let proxy = TlsProxy::before_provider(&target, &certificate).await;
-        let endpoint = format!("https://{}", proxy.address());
-        let own = [
-            ("TWILIO_ENDPOINT", &*endpoint),
-            ("SSL_CERT_FILE", ours.file().to_str().unwrap()),
-        ];
-        let mut signup = start(&deployment, &own).await;
-        let seen = deployment.provider.requests().len();
-        let response = signup.sign_up(&fresh_phone()).await;
-        assert_eq!(response.status, if is_trusted { 200 } else { 502 });
-        let sent = deployment.provider.requests_after(seen).len();
-        assert_eq!(sent, usize::from(is_trusted));
     }
 }
