@@ -3,7 +3,7 @@
 
 use futures_util::future::join_all;
 use harness::{
-    LIMITS, Response, Service, Tokens, fresh_phone, last_code_to, messages_to,
+    Deployment, LIMITS, Response, Service, Tokens, fresh_phone, last_code_to, messages_to,
     outcome::{
         LOGGED_IN, NOT_REGISTERED, OTP_EXPIRED, REGISTERED, UNSUPPORTED_PHONE, USER_EXISTS,
         USER_NOT_FOUND,
@@ -223,6 +223,17 @@ async fn in_the_private_mode_only_a_right_code_tells() {
         service.verify(&unknown, &code).await.assert_is(outcome);
     }
     assert_eq!(service.database.count_users().await, 2);
+}
+
+#[tokio::test]
+async fn in_the_private_mode_sending_opens_no_connection_to_postgres() {
+    for (reveals, connections) in [("true", 1), ("false", 0)] {
+        let deployment = Deployment::new().await;
+        let own = [("REVEAL_REGISTERED", reveals)];
+        let mut signup = deployment.start("signup", &own).await;
+        signup.sign_up(&fresh_phone()).await.assert_ok();
+        assert_eq!(deployment.postgres.open_connections(), connections);
+    }
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use harness::{
-    Authority, Certificate, Database, Deployment, Function, Invocation, PostgresServer, RedisServer,
-    TlsProxy, event, fresh_phone, local_settings, set_header, twilio_settings,
+    Authority, Certificate, Database, Deployment, Function, Invocation, PostgresServer,
+    RedisServer, TlsProxy, event, fresh_phone, local_settings, set_header, twilio_settings,
 };
 use migrate::Command;
 use serde_json::{Value, json};

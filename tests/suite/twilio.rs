@@ -4,8 +4,8 @@ use std::net::TcpListener;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use harness::{
-    Behaviour, Deployment, Function, TWILIO_TOKEN, fresh_phone,
-    outcome::SMS_FAILED, twilio_settings,
+    Behaviour, Deployment, Function, TWILIO_TOKEN, fresh_phone, outcome::SMS_FAILED,
+    twilio_settings,
 };
 use serde_json::Value;
 
