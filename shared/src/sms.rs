@@ -106,7 +106,7 @@ impl Sms {
         let timeout = deadlines.sms(env, longest)?;
         let mut providers = Vec::new();
         for name in routes.names() {
-            providers.push(Provider::from_env(name, env, timeout).await?);
+            providers.push(Provider::from_env(name, env, code_lifetime, timeout).await?);
         }
         Ok(Self {
             routes,
@@ -268,12 +268,20 @@ async fn pause() {
 }
 
 impl Provider {
-    async fn from_env(name: Name, env: &Env, timeout: Duration) -> Result<Self, config::Error> {
+    async fn from_env(
+        name: Name,
+        env: &Env,
+        code_lifetime: Duration,
+        timeout: Duration,
+    ) -> Result<Self, config::Error> {
         let is_local =
             env.text("OTP_LOCAL") == Some("1") || env.text("AWS_SAM_LOCAL") == Some("true");
         match name {
             Name::Sns => Ok(Self::Sns(Sns::from_env(env, timeout).await?)),
-            Name::Twilio => Ok(Self::Twilio(Twilio::from_env(env, timeout)?)),
+            Name::Twilio => {
+                let twilio = Twilio::from_env(env, code_lifetime, timeout)?;
+                Ok(Self::Twilio(twilio))
+            }
             Name::Log if is_local => Ok(Self::Log),
             Name::Log => Err(config::Error::invalid(
                 "SMS_PROVIDER",
@@ -310,7 +318,7 @@ impl Provider {
                     .await
                     .unwrap_or_else(|_| Err(Failure::no_reply()))
             }
-            Self::Twilio(twilio) => twilio.send(phone, &text, until).await,
+            Self::Twilio(twilio) => twilio.send(message, &text, until).await,
             Self::Log => {
                 match content {
                     Content::Code(code) => tracing::info!(

@@ -1,8 +1,8 @@
 //! Registered users in Postgres.
 //!
-//! Every operation is one statement and one round trip, without a named prepared statement or a
-//! transaction block, so it works through RDS Proxy and `PgBouncer` in transaction mode. "Not
-//! found" is a value; an error is a fault of the store.
+//! Every operation is one statement and one round trip; only [`Users::change_phone`] needs a second.
+//! None uses a named prepared statement or a transaction block, so all work through RDS Proxy and
+//! `PgBouncer` in transaction mode. "Not found" is a value; an error is a fault of the store.
 
 use std::sync::Arc;
 

@@ -53,6 +53,7 @@ async fn a_message_is_one_form_in_utf_8_with_basic_authentication() {
         ("Body", format!("{line}\n\n@example.com #{code}")),
         ("From", "+14155550100".to_owned()),
         ("To", phone.clone()),
+        ("ValidityPeriod", "300".to_owned()),
     ];
     let fields = fields.map(|(name, value)| (name.to_owned(), value));
     assert_eq!(form(&deployment), fields);
@@ -86,7 +87,10 @@ async fn a_messaging_service_takes_the_place_of_the_number() {
     signup.sign_up(&fresh_phone()).await.assert_ok();
     let fields = form(&deployment);
     let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["Body", "MessagingServiceSid", "To"]);
+    assert_eq!(
+        names,
+        ["Body", "MessagingServiceSid", "To", "ValidityPeriod"]
+    );
     assert_eq!(fields[1].1, service);
 }
 

@@ -15,11 +15,10 @@ use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 use url::{Url, form_urlencoded::Serializer};
 
-use super::{Failure, Reply, reached_the_provider};
+use super::{Content, Failure, Message, Reply, reached_the_provider};
 use crate::{
     aws::{KEPT_CONNECTIONS, TLS},
     config::{self, Env},
-    phone::PhoneNumber,
     store,
 };
 
@@ -31,6 +30,7 @@ pub(super) struct Twilio {
     credentials: HeaderValue,
     /// The form's `From` or `MessagingServiceSid`, with its value.
     sender: (&'static str, String),
+    code_lifetime: Duration,
 }
 
 /// The members of a reply that are kept. Twilio's texts quote the phone number.
@@ -48,7 +48,11 @@ impl Twilio {
 
     /// Reads `TWILIO_ACCOUNT_SID`, `TWILIO_AUTH_TOKEN`, either `TWILIO_FROM` or
     /// `TWILIO_MESSAGING_SERVICE_SID`, and `TWILIO_ENDPOINT` (default `https://api.twilio.com`).
-    pub fn from_env(env: &Env, timeout: Duration) -> Result<Self, config::Error> {
+    pub fn from_env(
+        env: &Env,
+        code_lifetime: Duration,
+        timeout: Duration,
+    ) -> Result<Self, config::Error> {
         const ACCOUNT: &str = "TWILIO_ACCOUNT_SID";
         const TOKEN: &str = "TWILIO_AUTH_TOKEN";
         let account = env.required(ACCOUNT)?;
@@ -78,16 +82,12 @@ impl Twilio {
                 .pool_max_idle_per_host(KEPT_CONNECTIONS)
                 .tls_provider(TLS)
                 .build(),
+            code_lifetime,
         })
     }
 
-    pub async fn send(&self, phone: &PhoneNumber, message: &str, until: Instant) -> Reply {
-        let (sender, from) = &self.sender;
-        let form = Serializer::new(String::new())
-            .append_pair("To", phone.as_e164())
-            .append_pair(sender, from)
-            .append_pair("Body", message)
-            .finish();
+    pub async fn send(&self, message: Message<'_>, text: &str, until: Instant) -> Reply {
+        let form = self.form(message, text);
         let request = Request::post(&self.url)
             .header(AUTHORIZATION, &self.credentials)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
@@ -124,6 +124,20 @@ impl Twilio {
             429 => Failure::Throttled(cause.into()),
             _ => Failure::Refused(cause.into()),
         })
+    }
+
+    fn form(&self, message: Message<'_>, text: &str) -> String {
+        let (sender, from) = &self.sender;
+        let mut form = Serializer::new(String::new());
+        form.append_pair("To", message.phone.as_e164())
+            .append_pair(sender, from)
+            .append_pair("Body", text);
+        // Twilio drops a message that waited longer than these seconds. It queues for up to ten
+        // hours, and an expired code helps nobody and costs as much as a good one.
+        if let Content::Code(_) = message.content {
+            form.append_pair("ValidityPeriod", &self.code_lifetime.as_secs().to_string());
+        }
+        form.finish()
     }
 }
 
@@ -180,19 +194,28 @@ fn is_sid(text: &str, kind: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        otp::{Lengths, OtpCode},
+        phone,
+        sms::Language,
+    };
 
     const ACCOUNT: &str = "AC0123456789abcdef0123456789abcdef";
     const SERVICE: &str = "MG0123456789abcdef0123456789abcdef";
 
-    /// The name of the variable that is refused, if one is.
-    fn refused(own: &[(&str, &str)]) -> Option<&'static str> {
+    fn from_env(own: &[(&str, &str)]) -> Result<Twilio, config::Error> {
         let complete = [
             ("TWILIO_ACCOUNT_SID", ACCOUNT),
             ("TWILIO_AUTH_TOKEN", "hunter2"),
             ("TWILIO_FROM", "+14155550100"),
         ];
         let env: Env = complete.into_iter().chain(own.iter().copied()).collect();
-        let error = Twilio::from_env(&env, Duration::from_secs(4)).err()?;
+        Twilio::from_env(&env, Duration::from_mins(5), Duration::from_secs(4))
+    }
+
+    /// The name of the variable that is refused, if one is.
+    fn refused(own: &[(&str, &str)]) -> Option<&'static str> {
+        let error = from_env(own).err()?;
         assert!(!error.to_string().contains("hunter2"));
         match error {
             config::Error::Invalid { name, .. } | config::Error::Missing(name) => Some(name),
@@ -218,6 +241,28 @@ mod tests {
         ] {
             assert_eq!(refused(own), Some(name), "{own:?}");
         }
+    }
+
+    #[test]
+    fn a_code_may_wait_at_twilio_as_long_as_it_lives_and_a_warning_longer() {
+        let twilio = from_env(&[]).ok().unwrap();
+        let env = Env::from([("OTP_LENGTH", "6"), ("DEFAULT_COUNTRY", "")]);
+        let phones = phone::Parser::from_env(&env).unwrap();
+        let phone = phones.parse("+14155552671").unwrap();
+        let code = OtpCode::parse("123456", Lengths::from_env(&env).unwrap()).unwrap();
+        let form = |content| {
+            let language = Language::ENGLISH;
+            let message = Message {
+                phone: &phone,
+                content,
+                language,
+            };
+            twilio.form(message, "Hi")
+        };
+        let warning = "To=%2B14155552671&From=%2B14155550100&Body=Hi";
+        assert_eq!(form(Content::Warning), warning);
+        let expected = format!("{warning}&ValidityPeriod=300");
+        assert_eq!(form(Content::Code(&code)), expected);
     }
 
     #[test]
