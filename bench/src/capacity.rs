@@ -3,7 +3,7 @@
 use std::{cell::RefCell, time::Duration};
 
 use futures_util::future::join_all;
-use harness::{Functions, LIMITS, PgBouncer, RedisServer};
+use harness::{Functions, LIMITS, PgBouncer, RedisServer, TO_THE_LOG};
 use shared::{
     challenge::{ChallengeId, CheckOutcome, ClientAddress, CodeRequest, IssueOutcome, Purpose},
     config::Env,
@@ -30,6 +30,7 @@ pub async fn of_redis(stage: &Stage, table: &mut Table) {
     let redis = RedisServer::start().await;
     let mut settings = LIMITS.map(|name| (name, "")).to_vec();
     // What a day may send is not the question.
+    settings.extend(TO_THE_LOG);
     settings.extend([
         ("LIMIT_TOTAL", "1000000/1d"),
         ("LIMIT_TOTAL_MAX", "1000000/1d"),
