@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::{
     process::Process,
-    stage::{Stage, Stores, me, refresh},
+    stage::{Stage, Stores, address_of, me, refresh},
     starts::send_codes,
     table::{Bar, Table},
 };
@@ -46,7 +46,7 @@ pub async fn of_redis(stage: &Stage, table: &mut Table) {
     let caller = async |functions: &Functions| {
         for _ in 0..CODES {
             let phone = phones.parse(&stage.phone()).unwrap();
-            let address = ClientAddress::parse(None);
+            let address = ClientAddress::parse(Some(&address_of(phone.as_e164())));
             let request = CodeRequest {
                 id: ChallengeId::generate(),
                 phone: &phone,

@@ -157,12 +157,16 @@ impl Sent {
     }
 }
 
-/// Somebody signs up, from an address of their own.
-pub fn sign_up(phone: &str) -> Value {
+/// An address for the phone's owner alone.
+pub fn address_of(phone: &str) -> String {
     let number: u32 = phone["+49151".len()..].parse().unwrap();
-    let address = Ipv4Addr::from_bits(number).to_string();
+    Ipv4Addr::from_bits(number).to_string()
+}
+
+/// The phone's owner signs up.
+pub fn sign_up(phone: &str) -> Value {
     let body = json!({"name": "Ada Lovelace", "phone_number": phone}).to_string();
-    event_from(&address, "/signup", &body)
+    event_from(&address_of(phone), "/signup", &body)
 }
 
 /// Somebody logs in, whose number may be unknown.
