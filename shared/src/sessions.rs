@@ -21,6 +21,8 @@ use crate::{
     token::{self, Signer, Subject},
 };
 
+const REFRESH: &str = include_str!("sessions/refresh.sql");
+
 /// Reads and writes sessions.
 pub struct Sessions {
     postgres: Arc<Postgres>,
@@ -235,6 +237,23 @@ impl Sessions {
         })
     }
 
+    /// Connects ahead of the first refresh.
+    pub async fn connect(&self) {
+        let (nobodys, digest): (&str, &[u8]) = ("", &[]);
+        self.postgres
+            .connect(
+                REFRESH,
+                &[
+                    (&nobodys, Type::TEXT),
+                    (&digest, Type::BYTEA),
+                    (&vec![digest], Type::BYTEA_ARRAY),
+                    (&self.lifetime.idle, Type::INT4),
+                    (&self.lifetime.max, Type::INT4),
+                ],
+            )
+            .await;
+    }
+
     /// Replaces a token by its successor and extends the session: to `SESSION_IDLE_DAYS` from now,
     /// but at most to `SESSION_MAX_DAYS` from its beginning.
     ///
@@ -253,7 +272,7 @@ impl Sessions {
         let row = self
             .postgres
             .write_one(
-                include_str!("sessions/refresh.sql"),
+                REFRESH,
                 &[
                     (&token.session_id(), Type::TEXT),
                     (&token.digest().as_slice(), Type::BYTEA),

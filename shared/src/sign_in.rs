@@ -19,6 +19,8 @@ use crate::{
     users::User,
 };
 
+const SIGN_IN: &str = include_str!("sign_in.sql");
+
 /// Signs people in.
 pub struct SignIns {
     postgres: Arc<Postgres>,
@@ -57,6 +59,25 @@ impl SignIns {
         })
     }
 
+    /// Connects ahead of the first sign-in.
+    pub async fn connect(&self) {
+        let (nobodys, digest): (&str, &[u8]) = ("", &[]);
+        self.postgres
+            .connect(
+                SIGN_IN,
+                &[
+                    (&nobodys, Type::TEXT),
+                    (&"signup", Type::TEXT),
+                    (&nobodys, Type::TEXT),
+                    (&nobodys, Type::TEXT),
+                    (&nobodys, Type::TEXT),
+                    (&digest, Type::BYTEA),
+                    (&self.session_lifetime.idle_days(), Type::INT4),
+                ],
+            )
+            .await;
+    }
+
     /// Signs in whoever has the phone, for the challenge's purpose. `refresh_token` becomes
     /// the first of the new session, which commits with its user: no token exists without one.
     ///
@@ -71,7 +92,7 @@ impl SignIns {
         let row = self
             .postgres
             .write_one(
-                include_str!("sign_in.sql"),
+                SIGN_IN,
                 &[
                     (&matched.code_id.as_str(), Type::TEXT),
                     (&matched.purpose.as_str(), Type::TEXT),

@@ -17,6 +17,8 @@ use crate::{
     store::{Postgres, StoreError},
 };
 
+const IS_REGISTERED: &str = "SELECT EXISTS (SELECT FROM users WHERE phone_number = $1)";
+
 /// Reads and changes users.
 pub struct Users {
     postgres: Arc<Postgres>,
@@ -72,6 +74,14 @@ impl Users {
         Self { postgres }
     }
 
+    /// Connects ahead of the first [`Users::is_registered`].
+    pub async fn connect(&self) {
+        let nobodys = "";
+        self.postgres
+            .connect(IS_REGISTERED, &[(&nobodys, Type::TEXT)])
+            .await;
+    }
+
     /// Returns `true` if a user has the number.
     pub async fn is_registered(
         &self,
@@ -80,11 +90,7 @@ impl Users {
     ) -> Result<bool, StoreError> {
         let row = self
             .postgres
-            .read_one(
-                "SELECT EXISTS (SELECT FROM users WHERE phone_number = $1)",
-                &[(&phone.as_e164(), Type::TEXT)],
-                deadline,
-            )
+            .read_one(IS_REGISTERED, &[(&phone.as_e164(), Type::TEXT)], deadline)
             .await?;
         Ok(row.try_get(0)?)
     }

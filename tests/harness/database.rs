@@ -128,9 +128,14 @@ impl Database {
 
     /// The number of users.
     pub async fn count_users(&self) -> i64 {
+        self.count("users").await
+    }
+
+    /// The number of rows in a table.
+    pub async fn count(&self, table: &str) -> i64 {
         let client = self.connect().await;
-        let row = client.query_one("SELECT count(*) FROM users", &[]).await;
-        row.unwrap().get(0)
+        let count = format!("SELECT count(*) FROM {table}");
+        client.query_one(&count, &[]).await.unwrap().get(0)
     }
 }
 
@@ -149,6 +154,11 @@ impl Observer {
     /// The number of those that wait for a lock.
     pub async fn waiting(&self) -> i64 {
         self.count("wait_event_type = 'Lock'").await
+    }
+
+    /// The number of those for which Postgres has planned a statement, and nothing since.
+    pub async fn planned(&self) -> i64 {
+        self.count("state = 'idle' AND query LIKE 'EXPLAIN%'").await
     }
 
     async fn count(&self, condition: &str) -> i64 {

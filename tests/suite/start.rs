@@ -1,7 +1,8 @@
 //! Starting a function: what it refuses, and what it writes.
 
 use harness::{
-    Deployment, Function, Key, PEPPER, TO_THE_LOG, fresh_phone, local_settings, twilio_settings,
+    Deployment, Function, Key, PEPPER, TO_THE_LOG, event, fresh_phone, local_settings,
+    twilio_settings, until,
 };
 use serde_json::{Value, json};
 
@@ -106,6 +107,24 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
         let log = function.log().join("\n");
         assert!(log.contains(name), "{name}={value}: {log}");
         assert!(!log.contains("hunter2"), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_start_has_postgres_plan_a_statement_that_it_does_not_run() {
+    for name in ["signup", "verify", "session"] {
+        let deployment = Deployment::new().await;
+        let mut function = deployment.start(name, &TO_THE_LOG).await;
+        let observer = deployment.database.observer().await;
+        until("planned", async || observer.planned().await == 1).await;
+        let response = function.send(&event("GET", "/nowhere", "")).await;
+        assert_eq!(response.status, 404);
+        // Postgres refused nothing, or the function had said so and connected again.
+        assert_eq!(function.log().len(), 1, "{:#?}", function.log());
+        for table in ["users", "used_challenges", "sessions"] {
+            let rows = deployment.database.count(table).await;
+            assert_eq!(rows, 0, "{name} wrote to {table}");
+        }
     }
 }
 

@@ -97,7 +97,7 @@ impl Function for Session {
     }
 
     async fn connect(&self) {
-        self.postgres.connect().await;
+        self.sessions.connect().await;
     }
 
     async fn handle(&self, request: Request) -> Response<Body> {

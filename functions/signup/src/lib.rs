@@ -87,7 +87,7 @@ impl Function for Signup {
         let postgres = async {
             // In the private mode only /me/phone reads it.
             if self.reveals_registered {
-                self.postgres.connect().await;
+                self.users.connect().await;
             }
         };
         tokio::join!(postgres, self.delivery.issuer.connect());

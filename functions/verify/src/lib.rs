@@ -135,7 +135,7 @@ impl Function for Verify {
     }
 
     async fn connect(&self) {
-        tokio::join!(self.postgres.connect(), self.checker.connect());
+        tokio::join!(self.sign_ins.connect(), self.checker.connect());
     }
 
     async fn handle(&self, request: Request) -> Response<Body> {

@@ -73,11 +73,25 @@ impl Postgres {
         })
     }
 
-    /// Connects ahead of the first operation. A failure is logged; the first operation retries.
-    pub async fn connect(&self) {
-        let opened = timeout(self.timeout, self.session()).await;
-        if let Err(error) = opened.unwrap_or_else(|_| Err(StoreError::timed_out(POSTGRES))) {
-            tracing::warn!(cause = telemetry::chain(&error), "not connected at start");
+    /// Connects ahead of the first operation, and has Postgres plan a statement without running it.
+    /// For the first one on a connection Postgres reads its catalogs, which takes longer than the
+    /// statement itself. A failure is logged; the first operation connects again.
+    pub async fn connect(&self, statement: &str, parameters: Parameters<'_>) {
+        let explain = format!("EXPLAIN {statement}");
+        let mut slot = self.session.lock().await;
+        let opened = timeout(self.timeout, async {
+            let session = self.open().await?;
+            session.client.query_typed(&explain, parameters).await?;
+            Ok(session)
+        });
+        match opened
+            .await
+            .unwrap_or_else(|_| Err(StoreError::timed_out(POSTGRES)))
+        {
+            Ok(session) => *slot = Some(Arc::new(session)),
+            Err(error) => {
+                tracing::warn!(cause = telemetry::chain(&error), "not connected at start");
+            }
         }
     }
 
@@ -231,6 +245,11 @@ impl Postgres {
             session.driver.abort();
         }
         *slot = None;
+        let session = self.open().await?;
+        Ok(Arc::clone(slot.insert(Arc::new(session))))
+    }
+
+    async fn open(&self) -> Result<Session, StoreError> {
         let mut config = self.config.clone();
         if let Some(iam) = &self.iam {
             let password = Box::pin(iam.password()).await;
@@ -238,17 +257,16 @@ impl Postgres {
                 password.map_err(|error| StoreError::Unavailable(POSTGRES, error.into()))?,
             );
         }
-        let session = match &self.tls {
+        let opened = match &self.tls {
             Some(tls) => Box::pin(open(&config, tls.clone())).await,
             None => Box::pin(open(&config, NoTls)).await,
-        }
-        .map_err(|error| match StoreError::from(error) {
+        };
+        opened.map_err(|error| match StoreError::from(error) {
             StoreError::Fault(store, cause)
             | StoreError::Refused(store, cause)
             | StoreError::Conflict(store, cause)
             | StoreError::Unavailable(store, cause) => StoreError::Unavailable(store, cause),
-        })?;
-        Ok(Arc::clone(slot.insert(Arc::new(session))))
+        })
     }
 
     /// Checks a connection that was idle for long: a network device may have dropped it silently. A
