@@ -1,5 +1,8 @@
-//! Turns Amazon's authorities for RDS from PEM into the trust anchors that rustls takes, so that no
-//! start parses them.
+//! Turns Amazon's authorities for RDS from PEM into the trust anchors that rustls takes, and the
+//! world's numbering plans into tables, so that no start parses them.
+
+#[path = "build/plans.rs"]
+mod plans;
 
 use std::{env, error::Error, fs, path::Path};
 
@@ -18,7 +21,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         .collect::<Result<Vec<_>, _>>()?;
     let (count, anchors) = (anchors.len(), anchors.join(",\n"));
     let code = format!("static RDS: [TrustAnchor<'static>; {count}] = [\n{anchors}\n];\n");
-    Ok(fs::write(Path::new(&folder).join("rds.rs"), code)?)
+    fs::write(Path::new(&folder).join("rds.rs"), code)?;
+
+    Ok(fs::write(
+        Path::new(&folder).join("plans.rs"),
+        plans::compile()?,
+    )?)
 }
 
 /// The code for the trust anchor of a certificate.

@@ -3,12 +3,13 @@
 //! libphonenumber's rules decide what a number is. It was made to find numbers in prose and accepts
 //! almost any text, so this module is stricter about the text.
 
-use std::{collections::HashSet, fmt};
+mod plan;
 
-use rlibphonenumber::{
-    NumberLengthType, PHONE_NUMBER_UTIL, PhoneNumber as Parsed, PhoneNumberFormat, PhoneNumberType,
-    Region,
-};
+use std::fmt;
+
+use plan::{Kind, Number, Region};
+
+pub(crate) use plan::region;
 
 use crate::config::{self, Env};
 
@@ -20,14 +21,15 @@ const LONGEST_TEXT: usize = 64;
 #[derive(Clone, PartialEq)]
 pub struct PhoneNumber {
     e164: String,
-    parsed: Parsed,
-    country: String,
+    calling_code: u16,
+    region: Option<&'static str>,
+    kind: Kind,
 }
 
 /// The send policy: the countries and kinds of numbers that get codes.
 pub struct SendPolicy {
     /// `None`: all.
-    regions: Option<HashSet<Region>>,
+    regions: Option<Vec<&'static Region>>,
 }
 
 /// A possible number that the send policy refuses.
@@ -49,7 +51,7 @@ pub struct Invalid;
 /// Parses phone numbers as people write them.
 #[derive(Clone, Copy)]
 pub struct Parser {
-    default_region: Option<Region>,
+    default_region: Option<&'static Region>,
 }
 
 impl PhoneNumber {
@@ -66,7 +68,7 @@ impl PhoneNumber {
     /// The number's region (ISO 3166-1 alpha-2); `001` for a number of no country, `ZZ` if unknown.
     /// It is finer than the calling code: `+1` has 25 regions.
     pub fn country(&self) -> &str {
-        &self.country
+        self.region.unwrap_or("ZZ")
     }
 
     /// The number with at least five of its digits hidden, `+1415*****71`.
@@ -100,15 +102,12 @@ impl fmt::Debug for PhoneNumber {
 impl Parser {
     /// Reads `DEFAULT_COUNTRY`: the region (ISO 3166-1 alpha-2, `US`) whose national spellings are
     /// accepted. Without it a number must begin with `+`.
-    ///
-    /// Also loads libphonenumber's metadata, which takes about 3 ms, so that the first request does
-    /// not.
     pub fn from_env(env: &Env) -> Result<Self, config::Error> {
         const NAME: &str = "DEFAULT_COUNTRY";
         let default_region = env
             .text(NAME)
             .map(|code| {
-                read_region(code)
+                region(code)
                     .ok_or_else(|| config::Error::invalid(NAME, "must be a region such as US"))
             })
             .transpose()?;
@@ -124,21 +123,14 @@ impl Parser {
         if text.len() > LONGEST_TEXT || !is_plainly_written(text) {
             return Err(Invalid);
         }
-        let number = Parsed::parse(text, self.default_region).map_err(|_| Invalid)?;
-        if number.is_possible_with_reason() != Ok(NumberLengthType::IsPossible) {
-            return Err(Invalid);
-        }
-        let e164 = number.format_as(PhoneNumberFormat::E164).into_owned();
-        match Parsed::parse(&e164, None) {
-            Ok(same) if same == number => Ok(PhoneNumber {
-                country: number
-                    .get_region_code()
-                    .map_or_else(|| "ZZ".to_owned(), |region| region.to_string()),
-                parsed: number,
-                e164,
-            }),
-            _ => Err(Invalid),
-        }
+        let number = Number::parse(text, self.default_region).ok_or(Invalid)?;
+        let (region, kind) = number.classify();
+        Ok(PhoneNumber {
+            e164: number.e164(),
+            calling_code: number.calling_code(),
+            region: region.map(|region| region.id),
+            kind,
+        })
     }
 }
 
@@ -151,7 +143,7 @@ impl SendPolicy {
             "*" => None,
             list => Some(
                 list.split(',')
-                    .map(read_region)
+                    .map(region)
                     .collect::<Option<_>>()
                     .ok_or_else(|| {
                         config::Error::invalid(NAME, "must be * or a list of regions such as US,CA")
@@ -164,50 +156,41 @@ impl SendPolicy {
     /// Checks that a code may be sent to the number. Numbers that cost their caller, share that
     /// cost, reach no personal phone or belong to no country are always refused.
     pub fn check(&self, phone: &PhoneNumber) -> Result<(), Refused> {
-        let is_served_kind = match phone.parsed.get_type() {
-            PhoneNumberType::PremiumRate
-            | PhoneNumberType::SharedCost
-            | PhoneNumberType::Pager
-            | PhoneNumberType::VoiceMail
-            | PhoneNumberType::PersonalNumber => false,
-            PhoneNumberType::FixedLine
-            | PhoneNumberType::Mobile
-            | PhoneNumberType::FixedLineOrMobile
-            | PhoneNumberType::TollFree
-            | PhoneNumberType::VoIP
-            | PhoneNumberType::UAN
-            | PhoneNumberType::Unknown => true,
+        let is_served_kind = match phone.kind {
+            Kind::PremiumRate
+            | Kind::SharedCost
+            | Kind::Pager
+            | Kind::VoiceMail
+            | Kind::PersonalNumber => false,
+            Kind::FixedLine
+            | Kind::Mobile
+            | Kind::FixedLineOrMobile
+            | Kind::TollFree
+            | Kind::Voip
+            | Kind::Uan
+            | Kind::Unknown => true,
         };
-        if !is_served_kind || !self.includes(&phone.parsed) {
+        if !is_served_kind || !self.includes(phone) {
             return Err(Refused::Unsupported);
         }
-        if !phone.parsed.is_valid() {
+        if phone.kind == Kind::Unknown {
             return Err(Refused::Invalid);
         }
         Ok(())
     }
 
-    fn includes(&self, number: &Parsed) -> bool {
-        match (number.get_region_code(), &self.regions) {
-            (Some(Region::World), _) => false,
+    fn includes(&self, phone: &PhoneNumber) -> bool {
+        match (phone.region, &self.regions) {
+            (Some(plan::WORLD), _) => false,
             (_, None) => true,
-            (Some(region), Some(served)) => served.contains(&region),
+            (Some(region), Some(served)) => served.iter().any(|served| served.id == region),
             // No region of its calling code has this number, so it is invalid everywhere. Where one
             // of these regions is served, the caller reports that instead.
-            (None, Some(served)) => served.iter().any(|region| {
-                PHONE_NUMBER_UTIL.get_country_code_for_region(*region) == Some(number.country_code)
-            }),
+            (None, Some(served)) => served
+                .iter()
+                .any(|served| served.calling_code == phone.calling_code),
         }
     }
-}
-
-/// A region by its code (ISO 3166-1 alpha-2).
-pub(crate) fn read_region(code: &str) -> Option<Region> {
-    Region::from_code(code).ok().filter(|region| {
-        PHONE_NUMBER_UTIL
-            .get_supported_regions()
-            .any(|supported| supported == *region)
-    })
 }
 
 fn is_plainly_written(text: &str) -> bool {
@@ -341,6 +324,15 @@ mod tests {
             let env = Env::from([("DEFAULT_COUNTRY", code)]);
             assert!(Parser::from_env(&env).is_err(), "{code}");
         }
+    }
+
+    #[test]
+    fn a_country_may_be_written_in_small_letters() {
+        assert_eq!(
+            parse("(415) 555-2671", "us").as_deref(),
+            Some("+14155552671")
+        );
+        assert_eq!(check("us", "+14155552671"), Ok(()));
     }
 
     fn check(allowed: &str, number: &str) -> Result<(), Refused> {

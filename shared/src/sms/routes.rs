@@ -98,7 +98,7 @@ fn read_routes(text: &str) -> Option<HashMap<String, Chain>> {
         let (regions, chain) = route.split_once(':')?;
         let chain = read_chain(chain).filter(|chain| !chain.contains(&Name::Log))?;
         for region in regions.split(',') {
-            let region = phone::read_region(region)?.to_string();
+            let region = phone::region(region)?.id.to_owned();
             if by_region.insert(region, chain.clone()).is_some() {
                 return None;
             }
