@@ -172,7 +172,7 @@ if is_first then
     if own.range then
       redis.call('HSET', range, 'strikes', 0, 'answered', 1)
     end
-    redis.call('PEXPIRE', range, range_memory_ms)
+    redis.call('EXPIRE', range, range_memory_s)
   end
 end
 

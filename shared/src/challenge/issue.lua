@@ -141,7 +141,7 @@ local function share_newest_code()
   redis.call('HSET', challenge,
     'phone', arguments.phone, 'purpose', arguments.purpose, 'name', arguments.name or '',
     'user_id', '', 'length', fields[1], 'shares', newest, 'expires_at', fields[4],
-    'retry_at', string.format('%.0f', now + wait))
+    'retry_at', string.format('%d', now + wait))
   redis.call('PEXPIRE', challenge, math.ceil((expires_at - now) / 1000))
   return cjson.encode({ shared = {
     length = tonumber(fields[1]), lifetime_ms = math.floor((expires_at - now) / 1000),
@@ -165,10 +165,10 @@ if trust then
   if left >= 1 then
     left = left - 1
   else
-    strikes, last_before_strike = strikes + 1, string.format('%.0f', last)
+    strikes, last_before_strike = strikes + 1, string.format('%d', last)
   end
-  redis.call('HSET', range, 'left', left, 'strikes', strikes, 'last', string.format('%.0f', now))
-  redis.call('PEXPIRE', range, range_memory_ms)
+  redis.call('HSET', range, 'left', left, 'strikes', strikes, 'last', string.format('%d', now))
+  redis.call('EXPIRE', range, range_memory_s)
 end
 
 -- {limits: [[key, step_us]], range: whether it took one of the range's codes}
@@ -178,7 +178,7 @@ if not arguments.device then
   if redis.call('LPUSH', unanswered, charges) > unanswered_codes then
     redis.call('LTRIM', unanswered, 0, unanswered_codes - 1)
   end
-  redis.call('PEXPIRE', unanswered, unanswered_memory_ms)
+  redis.call('EXPIRE', unanswered, unanswered_memory_s)
 end
 local previous = redis.call('SET', latest, arguments.id, 'PX', arguments.lifetime_ms, 'GET')
 redis.call('HSET', challenge,
@@ -187,6 +187,6 @@ redis.call('HSET', challenge,
   'is_test', arguments.is_test and 1 or '', 'digest', code.digest, 'length', code.length,
   'weight', code.weight, 'tier', tier, 'tiers', #codes, 'requester_address', arguments.address,
   'charges', charges, 'last_before_strike', last_before_strike, 'previous', previous or '',
-  'expires_at', string.format('%.0f', now + arguments.lifetime_ms * 1000))
+  'expires_at', string.format('%d', now + arguments.lifetime_ms * 1000))
 redis.call('PEXPIRE', challenge, arguments.lifetime_ms)
 return cjson.encode({ issued = { length = code.length, full_misses = #full_misses > 0 and full_misses or nil } })

@@ -7,6 +7,10 @@
 --
 -- A limit in the arguments is {kind, count, period_us}. `with_state` adds its key, `step_us` (the
 -- time in which one is refilled) and `refilled_at`.
+--
+-- Redis 7.2.4 and Valkey 7.2.5 pass the Lua number 300000000 to a command as 3e+8, which is no
+-- expiry. They pass numbers below 10^8 as digits. So long expiries are in seconds, and times in
+-- microseconds are passed as text.
 
 local arguments = cjson.decode(ARGV[1])
 
@@ -15,9 +19,9 @@ local now = time[1] * 1000000 + time[2] + arguments.offset_ms * 1000
 
 -- How long a range's trust is remembered. Longer than the longest wait, or that wait would end in a
 -- new range's trust.
-local range_memory_ms = 60 * 86400000
+local range_memory_s = 60 * 86400
 -- How long a phone's charges can be refunded after its last code.
-local unanswered_memory_ms = 86400000
+local unanswered_memory_s = 86400
 
 local function with_state(limit, key, stored)
   limit.key = key
@@ -28,7 +32,8 @@ end
 
 local function store_refilled_at(key, refilled_at)
   if refilled_at > now then
-    redis.call('SET', key, string.format('%.0f', refilled_at), 'PX', math.ceil((refilled_at - now) / 1000))
+    local seconds = math.ceil((refilled_at - now) / 1000000)
+    redis.call('SET', key, string.format('%d', refilled_at), 'EX', seconds)
   else
     redis.call('DEL', key)
   end

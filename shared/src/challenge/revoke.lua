@@ -59,7 +59,7 @@ if is_owed then
     end
   end
   redis.call('LPUSH', unanswered, cjson.encode({ limits = of_address, range = false }))
-  redis.call('PEXPIRE', unanswered, unanswered_memory_ms)
+  redis.call('EXPIRE', unanswered, unanswered_memory_s)
 end
 
 -- The newest challenge is now the previous one that is not revoked.
