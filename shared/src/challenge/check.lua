@@ -13,9 +13,9 @@
 --   id                    of the challenge; missing: the phone's newest
 --   length, digests       of the submitted code; a digest for every live pepper
 --   max_attempts          wrong codes that a challenge takes by its id, and again as the newest
---   guesses               [{kind, count, period_us}], the limits on checks without an id
+--   guesses               [{kind, step_us, period_us}], the limits on checks without an id
 --   trust                 {count} of LIMIT_RANGE; missing if off
---   misses                {phone, total}, each {count, period_us}; missing if off
+--   misses                {phone, total}, each {step_us, period_us}; missing if off
 --
 -- Returns JSON: "absent"                    nothing pending: never issued, expired, revoked, void, or
 --                                           of another id or phone

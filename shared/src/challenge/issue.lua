@@ -20,9 +20,9 @@
 --   is_test               true for a test number, whose code is not sent
 --   lifetime_ms           of the challenge
 --   cool_down_us          the least time between two codes for a phone
---   limits                [{kind, count, period_us}]
+--   limits                [{kind, step_us, period_us}]
 --   trust                 {count, wait_us} of LIMIT_RANGE; missing if it does not apply
---   misses                {phone, total}, each {count, period_us}; missing if off
+--   misses                {phone, total}, each {step_us, period_us}; missing if off
 --
 -- Returns JSON: {"issued": {length, full_misses}}    full_misses: the full buckets of misses
 --               {"shared": {length, lifetime_ms, wait_us}}    no code is sent: the challenge shares

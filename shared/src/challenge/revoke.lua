@@ -11,7 +11,7 @@
 -- ARGV[1]  JSON:
 --   offset_ms   added to the clock; 0 outside tests
 --   id          of the challenge
---   limits      [{kind, count, period_us}] of its issue
+--   limits      [{kind, step_us, period_us}] of its issue
 --
 -- Returns JSON: "revoked", or "absent" if there is nothing to refund: no such challenge (any more),
 --               or one that shares a code
