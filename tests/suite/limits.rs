@@ -156,6 +156,15 @@ async fn beyond_the_total_nothing_is_sent_and_the_wait_is_right() {
     assert!(wait > HOUR, "{wait}");
 }
 
+/// Its bucket is refilled in 300,000,000 ms, a number that Redis 7.2.4 and Valkey 7.2.5 pass from a
+/// script to a command as `3e+8`.
+#[tokio::test]
+async fn a_limit_whose_period_is_a_round_number_is_a_limit_like_any_other() {
+    let service = Service::start_with(&[("LIMIT_ADDRESS", "1/5000m")]).await;
+    let wait = takes_exactly(&service, 1).await;
+    assert!((299_990..=300_000).contains(&wait), "{wait}");
+}
+
 #[tokio::test]
 async fn a_refusal_takes_nothing_from_the_other_limits() {
     let service = Service::start_with(&[("LIMIT_PHONE", "1/1h"), ("LIMIT_ADDRESS", "2/1h")]).await;

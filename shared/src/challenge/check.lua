@@ -13,9 +13,9 @@
 --   id                    of the challenge; missing: the phone's newest
 --   length, digests       of the submitted code; a digest for every live pepper
 --   max_attempts          wrong codes that a challenge takes by its id, and again as the newest
---   guesses               [{kind, count, period_us}], the limits on checks without an id
+--   guesses               [{kind, step_us, period_us}], the limits on checks without an id
 --   trust                 {count} of LIMIT_RANGE; missing if off
---   misses                {phone, total}, each {count, period_us}; missing if off
+--   misses                {phone, total}, each {step_us, period_us}; missing if off
 --
 -- Returns JSON: "absent"                    nothing pending: never issued, expired, revoked, void, or
 --                                           of another id or phone
@@ -43,8 +43,9 @@ local void_from = { 1.25, 1.5 }
 
 local by_id = arguments.id ~= nil
 local guesses = arguments.guesses
+local stored = redis.call('MGET', unpack(KEYS, 4))
 for i, limit in ipairs(guesses) do
-  with_state(limit, KEYS[5 + i], redis.call('GET', KEYS[5 + i]))
+  with_state(limit, KEYS[5 + i], stored[2 + i])
 end
 -- Checked before the lookup: otherwise polling for a pending challenge would be free.
 local kind, wait = exhausted(guesses)
@@ -94,10 +95,9 @@ if device ~= '' and by_id then
   weight = 0
 end
 local misses = { arguments.misses.phone, arguments.misses.total }
-local levels = redis.call('MGET', KEYS[4], KEYS[5])
 for i = 1, 2 do
   if misses[i] then
-    with_state(misses[i], KEYS[3 + i], levels[i])
+    with_state(misses[i], KEYS[3 + i], stored[i])
   end
 end
 local of_phone, of_service = misses[1], misses[2]
@@ -129,8 +129,8 @@ if not is_right then
 end
 
 -- Only the first match refunds anything: a replayed code must not.
-local is_first = redis.call('HSETNX', code_key, 'matched', 1) == 1
-if is_first then
+if not is_matched then
+  redis.call('HSET', code_key, 'matched', 1)
   -- Refund the misses of whoever matched, and nobody else's: by id those made by id, otherwise
   -- those made from the same address without it.
   if of_phone and weight > 0 and own_wrong > 0 then
@@ -146,14 +146,14 @@ if is_first then
       refunds[pair[1]] = (refunds[pair[1]] or 0) + pair[2] * factor
     end
   end
+  local own = charges ~= '' and cjson.decode(charges) or { limits = {}, range = false }
   for _, text in ipairs(redis.call('LRANGE', unanswered, 0, -1)) do
-    local charge = cjson.decode(text)
+    local charge = text == charges and own or cjson.decode(text)
     codes_of_range = codes_of_range + (charge.range and 1 or 0)
     refund(charge, 1)
   end
   redis.call('DEL', unanswered)
   -- The bonus: half a code more.
-  local own = charges ~= '' and cjson.decode(charges) or { limits = {}, range = false }
   refund(own, 0.5)
   for limit_key, amount_us in pairs(refunds) do
     local refilled_at = redis.call('GET', limit_key)
@@ -168,16 +168,18 @@ if is_first then
   local earned = own.range and earned_by_answer or 0
   if trust and codes_of_range + earned > 0 then
     local left = tonumber(redis.call('HGET', range, 'left') or trust.count) + codes_of_range + earned
-    redis.call('HSET', range, 'left', math.min(left, math.max(most_trust, trust.count)))
+    left = math.min(left, math.max(most_trust, trust.count))
     if own.range then
-      redis.call('HSET', range, 'strikes', 0, 'answered', 1)
+      redis.call('HSET', range, 'left', left, 'strikes', 0, 'answered', 1)
+    else
+      redis.call('HSET', range, 'left', left)
     end
-    redis.call('PEXPIRE', range, range_memory_ms)
+    redis.call('EXPIRE', range, range_memory_s)
   end
 end
 
 -- Challenges that share a code are used as one.
 return cjson.encode({ matched = {
   id = code_id, purpose = purpose, name = name, user_id = user_id, device = device,
-  is_test = is_test, is_first = is_first,
+  is_test = is_test, is_first = not is_matched,
 } })

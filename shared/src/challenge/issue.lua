@@ -20,9 +20,9 @@
 --   is_test               true for a test number, whose code is not sent
 --   lifetime_ms           of the challenge
 --   cool_down_us          the least time between two codes for a phone
---   limits                [{kind, count, period_us}]
+--   limits                [{kind, step_us, period_us}]
 --   trust                 {count, wait_us} of LIMIT_RANGE; missing if it does not apply
---   misses                {phone, total}, each {count, period_us}; missing if off
+--   misses                {phone, total}, each {step_us, period_us}; missing if off
 --
 -- Returns JSON: {"issued": {length, full_misses}}    full_misses: the full buckets of misses
 --               {"shared": {length, lifetime_ms, wait_us}}    no code is sent: the challenge shares
@@ -115,42 +115,38 @@ local code = codes[tier]
 -- are not shared during an attack. It is also refused once the service's misses reach twice
 -- MISSES_TOTAL, which bounds the attempts at a long code. Known devices and their codes never
 -- share, nor does a change of number: it sends a message to the old number.
-local function share_newest_code()
-  local of_service = arguments.misses.total
-  local newest = kind == 'phone' and not arguments.user_id and wait > arguments.cool_down_us
-    and not (of_service and is_full(of_service, 2)) and redis.call('GET', latest)
+local of_service = arguments.misses.total
+if kind == 'phone' and not arguments.user_id and wait > arguments.cool_down_us
+    and not (of_service and is_full(of_service, 2)) then
   local of_address = {}
   for _, limit in ipairs(limits) do
     if limit.kind == 'address' then
       table.insert(of_address, limit)
     end
   end
-  if not newest or #of_address == 0 or exhausted(of_address) then
-    return nil
-  end
-  local fields = redis.call('HMGET', '{otp}:challenge:' .. newest, 'length', 'tier', 'requester_address',
-    'expires_at', 'matched', 'device')
+  local newest = #of_address > 0 and not exhausted(of_address) and redis.call('GET', latest)
+  local fields = newest and redis.call('HMGET', '{otp}:challenge:' .. newest, 'length', 'tier',
+    'requester_address', 'expires_at', 'matched', 'device') or {}
   local expires_at = tonumber(fields[4] or 0)
-  if expires_at - now < shortest_share_us or fields[5] or fields[3] == arguments.address
-      or fields[6] ~= '' or tonumber(fields[2]) < tier then
-    return nil
+  if expires_at - now >= shortest_share_us and not fields[5] and fields[3] ~= arguments.address
+      and fields[6] == '' and tonumber(fields[2]) >= tier then
+    for _, limit in ipairs(of_address) do
+      take(limit, 1)
+    end
+    redis.call('HSET', challenge,
+      'phone', arguments.phone, 'purpose', arguments.purpose, 'name', arguments.name or '',
+      'user_id', '', 'length', fields[1], 'shares', newest, 'expires_at', fields[4],
+      'retry_at', string.format('%d', now + wait))
+    redis.call('PEXPIRE', challenge, math.ceil((expires_at - now) / 1000))
+    return cjson.encode({ shared = {
+      length = tonumber(fields[1]), lifetime_ms = math.floor((expires_at - now) / 1000),
+      wait_us = math.ceil(wait),
+    } })
   end
-  for _, limit in ipairs(of_address) do
-    take(limit, 1)
-  end
-  redis.call('HSET', challenge,
-    'phone', arguments.phone, 'purpose', arguments.purpose, 'name', arguments.name or '',
-    'user_id', '', 'length', fields[1], 'shares', newest, 'expires_at', fields[4],
-    'retry_at', string.format('%.0f', now + wait))
-  redis.call('PEXPIRE', challenge, math.ceil((expires_at - now) / 1000))
-  return cjson.encode({ shared = {
-    length = tonumber(fields[1]), lifetime_ms = math.floor((expires_at - now) / 1000),
-    wait_us = math.ceil(wait),
-  } })
 end
 
 if kind then
-  return share_newest_code() or cjson.encode({ limited = { kind = kind, wait_us = math.ceil(wait) } })
+  return cjson.encode({ limited = { kind = kind, wait_us = math.ceil(wait) } })
 end
 
 local refundable = {}
@@ -165,10 +161,10 @@ if trust then
   if left >= 1 then
     left = left - 1
   else
-    strikes, last_before_strike = strikes + 1, string.format('%.0f', last)
+    strikes, last_before_strike = strikes + 1, string.format('%d', last)
   end
-  redis.call('HSET', range, 'left', left, 'strikes', strikes, 'last', string.format('%.0f', now))
-  redis.call('PEXPIRE', range, range_memory_ms)
+  redis.call('HSET', range, 'left', left, 'strikes', strikes, 'last', string.format('%d', now))
+  redis.call('EXPIRE', range, range_memory_s)
 end
 
 -- {limits: [[key, step_us]], range: whether it took one of the range's codes}
@@ -178,7 +174,7 @@ if not arguments.device then
   if redis.call('LPUSH', unanswered, charges) > unanswered_codes then
     redis.call('LTRIM', unanswered, 0, unanswered_codes - 1)
   end
-  redis.call('PEXPIRE', unanswered, unanswered_memory_ms)
+  redis.call('EXPIRE', unanswered, unanswered_memory_s)
 end
 local previous = redis.call('SET', latest, arguments.id, 'PX', arguments.lifetime_ms, 'GET')
 redis.call('HSET', challenge,
@@ -187,6 +183,6 @@ redis.call('HSET', challenge,
   'is_test', arguments.is_test and 1 or '', 'digest', code.digest, 'length', code.length,
   'weight', code.weight, 'tier', tier, 'tiers', #codes, 'requester_address', arguments.address,
   'charges', charges, 'last_before_strike', last_before_strike, 'previous', previous or '',
-  'expires_at', string.format('%.0f', now + arguments.lifetime_ms * 1000))
+  'expires_at', string.format('%d', now + arguments.lifetime_ms * 1000))
 redis.call('PEXPIRE', challenge, arguments.lifetime_ms)
 return cjson.encode({ issued = { length = code.length, full_misses = #full_misses > 0 and full_misses or nil } })

@@ -1,12 +1,16 @@
 -- The beginning of every script: Redis's clock, and rate limits.
 --
--- A limit is a bucket of `count`, refilled evenly over `period_us`: the generic cell rate algorithm
+-- A limit is a bucket of a count, refilled evenly over a period: the generic cell rate algorithm
 -- (GCRA). Its key holds the time in microseconds at which the bucket will be refilled if nothing
 -- more is taken. A missing key is a bucket from which nothing is taken. Key expiry only frees
 -- memory. Misses are counted in such buckets too: one is full when all of it is taken.
 --
--- A limit in the arguments is {kind, count, period_us}. `with_state` adds its key, `step_us` (the
--- time in which one is refilled) and `refilled_at`.
+-- A limit in the arguments is {kind, step_us, period_us}: one is refilled in `step_us`, all in
+-- `period_us`. `with_state` adds its key and `refilled_at`.
+--
+-- Redis 7.2.4 and Valkey 7.2.5 pass the Lua number 300000000 to a command as 3e+8, which is no
+-- expiry. They pass numbers below 10^8 as digits. So long expiries are in seconds, and times in
+-- microseconds are passed as text.
 
 local arguments = cjson.decode(ARGV[1])
 
@@ -15,20 +19,20 @@ local now = time[1] * 1000000 + time[2] + arguments.offset_ms * 1000
 
 -- How long a range's trust is remembered. Longer than the longest wait, or that wait would end in a
 -- new range's trust.
-local range_memory_ms = 60 * 86400000
+local range_memory_s = 60 * 86400
 -- How long a phone's charges can be refunded after its last code.
-local unanswered_memory_ms = 86400000
+local unanswered_memory_s = 86400
 
 local function with_state(limit, key, stored)
   limit.key = key
-  limit.step_us = limit.period_us / limit.count
-  limit.refilled_at = math.max(tonumber(stored or 0), now)
+  limit.refilled_at = stored and math.max(tonumber(stored), now) or now
   return limit
 end
 
 local function store_refilled_at(key, refilled_at)
   if refilled_at > now then
-    redis.call('SET', key, string.format('%.0f', refilled_at), 'PX', math.ceil((refilled_at - now) / 1000))
+    local seconds = math.ceil((refilled_at - now) / 1000000)
+    redis.call('SET', key, string.format('%d', refilled_at), 'EX', seconds)
   else
     redis.call('DEL', key)
   end

@@ -63,7 +63,9 @@ pub(super) struct AppliedLimit {
     #[serde(skip)]
     pub key: String,
     kind: LimitKind,
-    count: u32,
+    /// The time in which one is refilled, in microseconds.
+    step_us: f64,
+    /// The time in which all are refilled.
     period_us: u64,
 }
 
@@ -362,7 +364,7 @@ impl Rate {
         AppliedLimit {
             key: format!("{{otp}}:limit:{kind}:{count}/{seconds}s:{subject}"),
             kind,
-            count,
+            step_us: f64::from(seconds) * 1_000_000.0 / f64::from(count),
             period_us: self.period_us(),
         }
     }

@@ -4,7 +4,7 @@
 -- KEYS     the limits, in the order of `limits`
 -- ARGV[1]  JSON:
 --   offset_ms   added to the clock; 0 outside tests
---   limits      [{kind, count, period_us}]
+--   limits      [{kind, step_us, period_us}]
 --
 -- Returns JSON: "taken", or {"limited": {kind, wait_us}}
 

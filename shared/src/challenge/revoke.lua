@@ -11,7 +11,7 @@
 -- ARGV[1]  JSON:
 --   offset_ms   added to the clock; 0 outside tests
 --   id          of the challenge
---   limits      [{kind, count, period_us}] of its issue
+--   limits      [{kind, step_us, period_us}] of its issue
 --
 -- Returns JSON: "revoked", or "absent" if there is nothing to refund: no such challenge (any more),
 --               or one that shares a code
@@ -59,7 +59,7 @@ if is_owed then
     end
   end
   redis.call('LPUSH', unanswered, cjson.encode({ limits = of_address, range = false }))
-  redis.call('PEXPIRE', unanswered, unanswered_memory_ms)
+  redis.call('EXPIRE', unanswered, unanswered_memory_s)
 end
 
 -- The newest challenge is now the previous one that is not revoked.
