@@ -45,14 +45,21 @@ pub struct Measured {
 }
 
 pub async fn measure(stage: &Stage, table: &mut Table) -> Measured {
-    let [mut empty, mut signup, mut secure, mut verify, mut session] =
-        [(); 5].map(|()| Starts::default());
+    let [
+        mut empty,
+        mut bare,
+        mut signup,
+        mut secure,
+        mut verify,
+        mut session,
+    ] = [(); 6].map(|()| Starts::default());
     let (plain, with_tls) = (stage.plain(), stage.secure());
     let mut sender = Process::start("signup", &plain).await;
     for _ in 0..ROUNDS {
         let sign_ups = || (0..=WARM).map(|_| sign_up(&stage.phone())).collect();
         let nothing = sign_ups();
         empty.one("empty", &Settings::new(), nothing).await;
+        bare.one("bare", &plain, Vec::new()).await;
         signup.one("signup", &plain, sign_ups()).await;
         secure.one("signup", &with_tls, sign_ups()).await;
         let codes = send_codes(stage, &mut sender, WARM + 1).await;
@@ -66,30 +73,16 @@ pub async fn measure(stage: &Stage, table: &mut Table) -> Measured {
 
     let median = |times: &Times| times.median() / 1e3;
     let floor = median(&empty.start);
-    table.ratio(
-        "start of `signup`, `log` ÷ empty",
-        [median(&signup.start), floor],
-        "ms",
-        3.0,
-    );
-    table.ratio(
-        "start of `signup`, `sns`, TLS to all ÷ empty",
-        [median(&secure.start), floor],
-        "ms",
-        6.0,
-    );
-    table.ratio(
-        "start of `verify` ÷ empty",
-        [median(&verify.start), floor],
-        "ms",
-        3.0,
-    );
-    table.ratio(
-        "start of `session` ÷ empty",
-        [median(&session.start), floor],
-        "ms",
-        3.0,
-    );
+    table.figure("start of bare", median(&bare.start), "ms", None);
+    for (name, starts, bar) in [
+        ("`signup`, `log`", &signup, 3.0),
+        ("`signup`, `sns`, TLS to all", &secure, 6.0),
+        ("`verify`", &verify, 3.0),
+        ("`session`", &session, 3.0),
+    ] {
+        let figure = format!("start of {name} ÷ empty");
+        table.ratio(&figure, [median(&starts.start), floor], "ms", bar);
+    }
     for (name, starts) in [
         ("sign-up", &signup),
         ("verify", &verify),
