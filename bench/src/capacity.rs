@@ -37,7 +37,11 @@ pub async fn of_redis(stage: &Stage, table: &mut Table) {
     ]);
     let mut functions = Vec::new();
     for _ in 0..CONNECTIONS {
-        functions.push(Functions::over(&stage.database.url(), &redis.url(), &settings).await);
+        functions.push(Functions::over(
+            &stage.database.url(),
+            &redis.url(),
+            &settings,
+        ));
     }
     join_all(functions.iter().map(Functions::connect)).await;
     let phones = phone::Parser::from_env(&Env::from([("DEFAULT_COUNTRY", "")])).unwrap();

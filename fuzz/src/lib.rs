@@ -61,9 +61,9 @@ impl Functions {
             .build()
             .unwrap();
         Self {
-            signup: runtime.block_on(Signup::from_env(&env)).unwrap(),
-            verify: runtime.block_on(Verify::from_env(&env)).unwrap(),
-            session: runtime.block_on(Session::from_env(&env)).unwrap(),
+            signup: Signup::from_env(&env).unwrap(),
+            verify: Verify::from_env(&env).unwrap(),
+            session: Session::from_env(&env).unwrap(),
             signer: Signer::from_env(&env).unwrap(),
             runtime,
         }

@@ -58,7 +58,7 @@ impl<F: Function> Current<F> {
     ) -> Result<Self, config::Error> {
         let secret = Secret::read(&env, START_TIMEOUT).await?;
         let state = State {
-            function: Rc::new(build(env.clone(), secret.as_ref()).await?),
+            function: Rc::new(build(env.clone(), secret.as_ref())?),
             version: version(secret.as_ref()),
             read_at: now,
         };
@@ -104,7 +104,7 @@ impl<F: Function> Current<F> {
         if version == self.state.borrow().version {
             return;
         }
-        match build::<F>(self.env.clone(), secret.as_ref()).await {
+        match build::<F>(self.env.clone(), secret.as_ref()) {
             Ok(function) => self.replace(Rc::new(function), version).await,
             Err(error) => {
                 let cause = telemetry::chain(&error);
@@ -131,10 +131,10 @@ fn version(secret: Option<&Secret>) -> Option<String> {
     secret.and_then(Secret::version).map(str::to_owned)
 }
 
-async fn build<F: Function>(env: Env, secret: Option<&Secret>) -> Result<F, config::Error> {
+fn build<F: Function>(env: Env, secret: Option<&Secret>) -> Result<F, config::Error> {
     let env = match secret {
         Some(secret) => secret.over(env, F::SECRETS)?,
         None => env,
     };
-    F::from_env(&env).await
+    F::from_env(&env)
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aws_config::BehaviorVersion;
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_credential_types::{
     Credentials,
     provider::{ProvideCredentials, error::CredentialsError},
@@ -79,10 +79,7 @@ impl IamLogin {
     /// A password that opens connections for 15 minutes.
     #[expect(clippy::disallowed_methods, reason = "a signature has its time")]
     pub async fn password(&self) -> Result<String, IamError> {
-        let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
-        let provider = aws
-            .credentials_provider()
-            .ok_or_else(CredentialsError::not_loaded_no_source)?;
+        let provider = EnvironmentVariableCredentialsProvider::new();
         let credentials = provider.provide_credentials().await?;
         self.sign(credentials, SystemTime::now())
             .map_err(IamError::Signing)

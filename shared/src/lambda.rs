@@ -45,7 +45,7 @@ pub trait Function: Sized {
     const SECRETS: &[&str];
 
     /// Reads its configuration. Connects to nothing.
-    fn from_env(env: &Env) -> impl Future<Output = Result<Self, config::Error>>;
+    fn from_env(env: &Env) -> Result<Self, config::Error>;
 
     /// Opens its connections ahead of the first request. A store that is down is no failure.
     fn connect(&self) -> impl Future<Output = ()>;

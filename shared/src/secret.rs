@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use aws_config::BehaviorVersion;
 use aws_sdk_secretsmanager::config::timeout::TimeoutConfig;
 
 use crate::{
@@ -26,10 +25,7 @@ impl Secret {
         let Some(arn) = env.text(NAME) else {
             return Ok(None);
         };
-        let aws = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(aws::https(env)?)
-            .load()
-            .await;
+        let aws = aws::config(env, "AWS_ENDPOINT_URL_SECRETS_MANAGER")?;
         let timeouts = TimeoutConfig::builder().operation_timeout(time).build();
         let config = aws_sdk_secretsmanager::config::Builder::from(&aws)
             .timeout_config(timeouts)

@@ -96,7 +96,7 @@ impl Sms {
     ///
     /// `log` is refused unless `OTP_LOCAL=1`, or `AWS_SAM_LOCAL=true` as `sam local` sets it: a
     /// deployed function must not write codes to its log.
-    pub async fn from_env(
+    pub fn from_env(
         env: &Env,
         code_lifetime: Duration,
         deadlines: Deadlines,
@@ -106,7 +106,7 @@ impl Sms {
         let timeout = deadlines.sms(env, longest)?;
         let mut providers = Vec::new();
         for name in routes.names() {
-            providers.push(Provider::from_env(name, env, code_lifetime, timeout).await?);
+            providers.push(Provider::from_env(name, env, code_lifetime, timeout)?);
         }
         Ok(Self {
             routes,
@@ -268,7 +268,7 @@ async fn pause() {
 }
 
 impl Provider {
-    async fn from_env(
+    fn from_env(
         name: Name,
         env: &Env,
         code_lifetime: Duration,
@@ -277,7 +277,7 @@ impl Provider {
         let is_local =
             env.text("OTP_LOCAL") == Some("1") || env.text("AWS_SAM_LOCAL") == Some("true");
         match name {
-            Name::Sns => Ok(Self::Sns(Sns::from_env(env, timeout).await?)),
+            Name::Sns => Ok(Self::Sns(Sns::from_env(env, timeout)?)),
             Name::Twilio => {
                 let twilio = Twilio::from_env(env, code_lifetime, timeout)?;
                 Ok(Self::Twilio(twilio))
@@ -383,7 +383,7 @@ mod tests {
         ] {
             let env = Env::from([("SMS_PROVIDER", "log"), local]);
             let deadlines = Deadlines::from_env(&env).unwrap();
-            let sms = Sms::from_env(&env, Duration::from_mins(5), deadlines).await;
+            let sms = Sms::from_env(&env, Duration::from_mins(5), deadlines);
             assert_eq!(sms.is_ok(), starts, "{local:?}");
         }
     }

@@ -12,7 +12,7 @@ use verify::Verify;
 
 use crate::{
     Challenge, Database, PATIENCE, PEPPER, Proxy, RedisServer, Response, Tokens, event, event_from,
-    fresh_phone, set_header, token_settings,
+    fresh_phone, set_header, token_settings, variable,
 };
 
 /// The three functions, as their clients see them.
@@ -45,14 +45,18 @@ pub const LIMITS: [&str; 10] = [
     "MISSES_TOTAL",
 ];
 
-/// The environment of a function over these stores, which sends everywhere and without limits: a
-/// test of a limit sets its own.
+/// The environment of a function over these stores, which sends everywhere, over moto where it runs,
+/// and without limits: a test of a limit sets its own.
 pub fn settings(database_url: &str, redis_url: &str) -> Vec<(String, String)> {
+    let moto = variable("AWS_ENDPOINT_URL_SNS").unwrap_or_default();
     [
         ("DATABASE_URL", database_url),
         ("REDIS_URL", redis_url),
         ("OTP_PEPPER", PEPPER),
         ("SMS_PROVIDER", "sns"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ENDPOINT_URL_SNS", &moto),
+        ("AWS_ENDPOINT_URL_SECRETS_MANAGER", &moto),
         ("ALLOWED_COUNTRIES", "*"),
     ]
     .into_iter()
@@ -88,7 +92,7 @@ impl Service {
         let redis = Proxy::to(&redis_server.address()).await;
         let database_url = database.url_through(postgres.address());
         let redis_url = format!("redis://{}", redis.address());
-        let functions = Functions::over(&database_url, &redis_url, own).await;
+        let functions = Functions::over(&database_url, &redis_url, own);
         functions.connect().await;
         Self {
             functions,
@@ -101,8 +105,8 @@ impl Service {
 
     /// Other instances over the same stores, with some settings of their own. They connect when
     /// they are first asked for something.
-    pub async fn others(&self, own: &[(&str, &str)]) -> Functions {
-        Functions::over(&self.database.url(), &self.redis_server.url(), own).await
+    pub fn others(&self, own: &[(&str, &str)]) -> Functions {
+        Functions::over(&self.database.url(), &self.redis_server.url(), own)
     }
 
     /// The round trips so far, to Redis and to Postgres.
@@ -142,14 +146,14 @@ impl DerefMut for Service {
 
 impl Functions {
     /// Over these stores, not connected yet, with some settings of their own.
-    pub async fn over(database_url: &str, redis_url: &str, own: &[(&str, &str)]) -> Self {
+    pub fn over(database_url: &str, redis_url: &str, own: &[(&str, &str)]) -> Self {
         let mut settings = settings(database_url, redis_url);
         settings.extend(own.iter().map(|&(name, value)| (name.into(), value.into())));
         let env: Env = settings.into_iter().collect();
         Self {
-            signup: Signup::from_env(&env).await.unwrap(),
-            verify: Verify::from_env(&env).await.unwrap(),
-            session: Session::from_env(&env).await.unwrap(),
+            signup: Signup::from_env(&env).unwrap(),
+            verify: Verify::from_env(&env).unwrap(),
+            session: Session::from_env(&env).unwrap(),
         }
     }
 

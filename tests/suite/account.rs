@@ -97,7 +97,7 @@ async fn of_twenty_racing_changes_with_one_version_one_wins() {
     let tokens = service.sign_in().await;
     let mut functions = Vec::new();
     for _ in 0..10 {
-        functions.push(service.others(&[]).await);
+        functions.push(service.others(&[]));
     }
     let names: Vec<String> = (0..20).map(|i| format!("Ada {i}")).collect();
     let renames = names.iter().enumerate();
@@ -237,7 +237,7 @@ async fn logins_that_race_a_deletion_leave_no_session_behind() {
     let mut logins = Vec::new();
     for _ in 0..10 {
         let challenge = service.login_challenge(&phone).await;
-        logins.push((service.others(&[]).await, challenge));
+        logins.push((service.others(&[]), challenge));
     }
     let submissions = join_all(logins.iter().map(|(f, challenge)| f.submit(challenge)));
     let (deleted, responses) = tokio::join!(service.delete_user(&tokens.access), submissions);
@@ -408,7 +408,7 @@ async fn of_ten_racing_ends_of_one_session_one_finds_it() {
     let all = with_sessions(&service, 1).await;
     let mut functions = Vec::new();
     for _ in 0..10 {
-        functions.push(service.others(&[]).await);
+        functions.push(service.others(&[]));
     }
     let id = session_id(&all[0]);
     let id = id.as_str().unwrap();

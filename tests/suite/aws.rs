@@ -152,7 +152,6 @@ async fn both_stores_are_signed_in_to_with_passwords_signed_for_their_users() {
         &format!("postgres://otp@{postgres_address}/otp"),
         &format!("redis://otp@{}", redis.local_addr().unwrap()),
     ))
-    .await
     .unwrap();
     let heard = async {
         tokio::join!(
@@ -184,7 +183,7 @@ async fn both_stores_are_signed_in_to_with_passwords_signed_for_their_users() {
 async fn a_password_by_iam_is_not_sent_in_plain_text_to_another_host() {
     let database = "postgres://otp@db.example.com/otp";
     let redis = "rediss://otp@codes.example.com";
-    assert!(Verify::from_env(&by_iam(database, redis)).await.is_ok());
+    assert!(Verify::from_env(&by_iam(database, redis)).is_ok());
     for (database, redis, named) in [
         (
             &*format!("{database}?sslmode=disable"),
@@ -195,10 +194,7 @@ async fn a_password_by_iam_is_not_sent_in_plain_text_to_another_host() {
         (database, "redis://otp@codes.example.com", "REDIS_IAM"),
         (database, "rediss://codes.example.com", "REDIS_IAM"),
     ] {
-        let error = Verify::from_env(&by_iam(database, redis))
-            .await
-            .err()
-            .unwrap();
+        let error = Verify::from_env(&by_iam(database, redis)).err().unwrap();
         assert!(error.to_string().starts_with(named), "{error}");
     }
 }

@@ -110,7 +110,6 @@ async fn an_old_number_that_gets_no_messages_does_not_stop_the_change() {
     ];
     let sent = service
         .others(&own)
-        .await
         .change_phone(&tokens.access, &new)
         .await;
     sent.assert_ok();
@@ -127,7 +126,7 @@ async fn an_old_number_that_is_not_served_any_more_is_not_warned() {
     let service = Service::start().await;
     let (old, tokens) = signed_in(&service).await;
     let sent = messages_to(&old).await.len();
-    let others = service.others(&[("ALLOWED_COUNTRIES", "US")]).await;
+    let others = service.others(&[("ALLOWED_COUNTRIES", "US")]);
     let changed = others.change_phone(&tokens.access, "+14155552671").await;
     changed.assert_ok();
     assert_eq!(messages_to(&old).await.len(), sent);
@@ -139,7 +138,7 @@ async fn a_test_number_is_not_warned() {
     let (old, tokens) = signed_in(&service).await;
     let sent = messages_to(&old).await.len();
     let own = [("TEST_NUMBERS", &*format!("{old}=271828@2099-12-31"))];
-    let others = service.others(&own).await;
+    let others = service.others(&own);
     let changed = others.change_phone(&tokens.access, &fresh_phone()).await;
     changed.assert_ok();
     assert_eq!(messages_to(&old).await.len(), sent);
@@ -154,7 +153,6 @@ async fn a_code_that_was_refused_warns_nobody() {
     let new = fresh_phone();
     let refused = service
         .others(&own)
-        .await
         .change_phone(&tokens.access, &new)
         .await;
     refused.assert_is(SMS_FAILED);
@@ -369,7 +367,7 @@ async fn of_twenty_racing_right_codes_one_changes_the_number() {
         .await;
     let mut functions = Vec::new();
     for _ in 0..4 {
-        functions.push(service.others(&[]).await);
+        functions.push(service.others(&[]));
     }
     let submissions = (0..20).map(|i| functions[i % 4].submit_as(&tokens.access, &challenge));
     let responses = join_all(submissions).await;
@@ -386,7 +384,7 @@ async fn of_two_users_who_race_for_a_number_one_gets_it() {
     for _ in 0..2 {
         let (old, tokens) = signed_in(&service).await;
         let challenge = service.change_challenge(&tokens.access, &new).await;
-        racers.push((old, tokens, challenge, service.others(&[PRIVATE]).await));
+        racers.push((old, tokens, challenge, service.others(&[PRIVATE])));
     }
     let submissions = racers
         .iter()

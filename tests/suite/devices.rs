@@ -83,7 +83,7 @@ async fn a_device_token_of_an_older_pepper_is_known_and_of_another_deployment_is
     let rotated = format!("{new},{PEPPER}");
     for (peppers, status) in [(new, 429), (rotated, 200)] {
         let own = [("OTP_PEPPER", &*peppers), ("LIMIT_PHONE", "1/1h")];
-        let others = service.others(&own).await;
+        let others = service.others(&own);
         let response = others.log_in_on(&device, &phone).await;
         assert_eq!(response.status, status, "{response:?}");
     }

@@ -568,7 +568,7 @@ async fn it_all_works_unchanged_on_a_cluster_of_three() {
     let mut own = LIMITS.map(|name| (name, "")).to_vec();
     own.push(("REDIS_CLUSTER", "true"));
     for node in &nodes {
-        let functions = Functions::over(&database.url(), &node.url(), &own).await;
+        let functions = Functions::over(&database.url(), &node.url(), &own);
         let (phone, code) = functions.fresh_code().await;
         functions.sign_up(&phone).await.assert_limited();
         for (submitted, outcome) in [(wrong(&code), OTP_MISMATCH), (code, REGISTERED)] {

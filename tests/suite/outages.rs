@@ -159,7 +159,7 @@ async fn stores_that_are_down_at_start_are_no_reason_not_to_start() {
     service.redis.cut().await;
     let database_url = service.database.url_through(service.postgres.address());
     let redis_url = format!("redis://{}", service.redis.address());
-    let late = Functions::over(&database_url, &redis_url, &[]).await;
+    let late = Functions::over(&database_url, &redis_url, &[]);
     late.connect().await;
     let phone = fresh_phone();
     late.sign_up(&phone).await.assert_is(NOT_STORED);

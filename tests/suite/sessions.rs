@@ -45,7 +45,7 @@ async fn assert_unusable(service: &Service, tokens: &Tokens) {
 async fn ten(service: &Service) -> Vec<Functions> {
     let mut functions = Vec::new();
     for _ in 0..10 {
-        let others = service.others(&[]).await;
+        let others = service.others(&[]);
         others.session.connect().await;
         functions.push(others);
     }
@@ -221,12 +221,12 @@ async fn the_grace_survives_a_change_of_peppers() {
     let second = service.refreshed(&first.refresh).await;
     let new = "n".repeat(32);
     let both = format!("{new},{PEPPER}");
-    let changed = service.others(&[("OTP_PEPPER", &both)]).await;
+    let changed = service.others(&[("OTP_PEPPER", &both)]);
     let again = changed.refreshed(&first.refresh).await;
     assert_eq!(again.refresh, second.refresh);
     // From here on successors are made with the new one, and the old one can go.
     let third = changed.refreshed(&second.refresh).await;
-    let alone = service.others(&[("OTP_PEPPER", &new)]).await;
+    let alone = service.others(&[("OTP_PEPPER", &new)]);
     let again = alone.refreshed(&second.refresh).await;
     assert_eq!(again.refresh, third.refresh);
     alone.refreshed(&third.refresh).await;
@@ -393,7 +393,7 @@ async fn the_previous_token_logs_out_everywhere_for_a_minute() {
         let ([first, second, third], _) = three_and_one(&service).await;
         let newest = service.refreshed(&first.refresh).await;
         wait(&service, 45).await;
-        let others = service.others(&[("OTP_PEPPER", &peppers)]).await;
+        let others = service.others(&[("OTP_PEPPER", &peppers)]);
         let response = others.log_out_everywhere(&first.refresh).await;
         response.assert_is(LOGGED_OUT);
         for tokens in [&newest, &second, &third] {

@@ -605,7 +605,7 @@ async fn functions_by_role(service: &Service) -> Functions {
     let redis_url = service.redis_server.url();
     let of = async |function: &str| {
         let role = format!("{}_{function}", service.database.name());
-        Functions::over(&service.database.url_of(&role), &redis_url, &[]).await
+        Functions::over(&service.database.url_of(&role), &redis_url, &[])
     };
     Functions {
         signup: of("signup").await.signup,

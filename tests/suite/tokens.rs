@@ -219,7 +219,7 @@ async fn another_key_is_refused_and_nothing_is_fetched_because_a_token_says_so()
     let url = format!("http://{}/keys", trap.local_addr().unwrap());
     let own = Key::p256();
     let pem = own.private_pem();
-    let others = forger.service.others(&[("TOKEN_PRIVATE_KEY", &pem)]).await;
+    let others = forger.service.others(&[("TOKEN_PRIVATE_KEY", &pem)]);
     let own_jwk = others.get("/.well-known/jwks.json").await.body["keys"][0].clone();
     for change in [
         json!({}),
@@ -359,14 +359,14 @@ async fn keys_are_rotated_without_signing_anybody_out() {
     let (new_private, new_public) = (new.private_pem(), new.public_pem());
     // First the new key is published, then it signs, then the old one goes.
     let own = [("TOKEN_PUBLIC_KEYS", &*new_public)];
-    let published = service.others(&own).await;
+    let published = service.others(&own);
     let own = [
         ("TOKEN_PRIVATE_KEY", &*new_private),
         ("TOKEN_PUBLIC_KEYS", &old),
     ];
-    let signs = service.others(&own).await;
+    let signs = service.others(&own);
     let own = [own[0], ("TOKEN_PUBLIC_KEYS", &new_public)];
-    let alone = service.others(&own).await;
+    let alone = service.others(&own);
 
     let renewed = signs.refreshed(&tokens.refresh).await;
     assert_eq!(decoded(&renewed.access)[0]["alg"], "RS256");
@@ -397,7 +397,7 @@ async fn keys_are_rotated_without_signing_anybody_out() {
 async fn the_public_pages_hold_what_verifiers_need_and_may_be_cached() {
     let service = Service::start().await;
     let rsa = Key::rsa().public_pem();
-    let others = service.others(&[("TOKEN_PUBLIC_KEYS", &rsa)]).await;
+    let others = service.others(&[("TOKEN_PUBLIC_KEYS", &rsa)]);
     let keys = others.get("/.well-known/jwks.json").await;
     let metadata = others.get("/.well-known/openid-configuration").await;
     for response in [&keys, &metadata] {
@@ -440,7 +440,7 @@ async fn pyjwt_takes_our_tokens_through_the_published_keys_and_no_others() {
             ("TOKEN_ISSUER", issuer.as_str()),
             ("TOKEN_PRIVATE_KEY", &key.private_pem()),
         ];
-        let others = service.others(&own).await;
+        let others = service.others(&own);
         let refresh_token = service.sign_in().await.refresh;
         let token = others.refreshed(&refresh_token).await.access;
         serve(listener, others.session);

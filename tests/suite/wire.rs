@@ -93,7 +93,7 @@ async fn sending(
 async fn it_works_through_pgbouncer_in_transaction_mode() {
     let (pgbouncer, service) = (PgBouncer::start().await, Service::start().await);
     let database_url = service.database.url_through(&pgbouncer.address());
-    let functions = Functions::over(&database_url, &service.redis_server.url(), &[]).await;
+    let functions = Functions::over(&database_url, &service.redis_server.url(), &[]);
     functions.connect().await;
     for _ in 0..5 {
         let (phone, code) = functions.fresh_code().await;

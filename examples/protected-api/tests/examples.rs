@@ -136,7 +136,7 @@ impl Issuer {
             ("TOKEN_ISSUER", url.as_str()),
             ("TOKEN_PRIVATE_KEY", &key.private_pem()),
         ];
-        let functions = service.others(&own).await;
+        let functions = service.others(&own);
         let tokens = service.sign_in().await;
         let user_id = service.me(&tokens.access).await.body["data"]["id"].clone();
         let tokens = functions.refreshed(&tokens.refresh).await;

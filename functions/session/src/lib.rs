@@ -82,7 +82,7 @@ impl Function for Session {
     ];
 
     /// Reads what its parts read.
-    async fn from_env(env: &Env) -> Result<Self, config::Error> {
+    fn from_env(env: &Env) -> Result<Self, config::Error> {
         let deadlines = Deadlines::from_env(env)?;
         let postgres = Arc::new(Postgres::from_env(env, deadlines.store)?);
         let signer = Signer::from_env(env)?;

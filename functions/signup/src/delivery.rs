@@ -52,14 +52,14 @@ pub(crate) enum Error {
 
 impl Delivery {
     /// Reads what [`Redis`], [`Issuer`], [`Sms`] and [`TestNumbers`] read.
-    pub(crate) async fn from_env(
+    pub(crate) fn from_env(
         env: &Env,
         phones: phone::Parser,
         deadlines: Deadlines,
     ) -> Result<Self, config::Error> {
         let issuer = Issuer::from_env(env, Redis::from_env(env, deadlines.store)?)?;
         Ok(Self {
-            sms: Sms::from_env(env, issuer.lifetime(), deadlines).await?,
+            sms: Sms::from_env(env, issuer.lifetime(), deadlines)?,
             test_numbers: TestNumbers::from_env(env, phones, issuer.lengths())?,
             issuer,
             store_timeout: deadlines.store,

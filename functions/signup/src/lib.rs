@@ -65,12 +65,12 @@ impl Function for Signup {
     ];
 
     /// Reads `REVEAL_REGISTERED` (default `true`), and what its parts read.
-    async fn from_env(env: &Env) -> Result<Self, config::Error> {
+    fn from_env(env: &Env) -> Result<Self, config::Error> {
         let deadlines = Deadlines::from_env(env)?;
         let postgres = Arc::new(Postgres::from_env(env, deadlines.store)?);
         let phones = phone::Parser::from_env(env)?;
         Ok(Self {
-            delivery: Delivery::from_env(env, phones, deadlines).await?,
+            delivery: Delivery::from_env(env, phones, deadlines)?,
             users: Users::new(Arc::clone(&postgres)),
             postgres,
             edge: Edge::from_env(env)?,

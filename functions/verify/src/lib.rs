@@ -113,7 +113,7 @@ impl Function for Verify {
     ];
 
     /// Reads `REQUIRE_CHALLENGE_ID` (default `false`), and what its parts read.
-    async fn from_env(env: &Env) -> Result<Self, config::Error> {
+    fn from_env(env: &Env) -> Result<Self, config::Error> {
         let deadlines = Deadlines::from_env(env)?;
         let postgres = Arc::new(Postgres::from_env(env, deadlines.store)?);
         let redis = Redis::from_env(env, deadlines.store)?;

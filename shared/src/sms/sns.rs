@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use aws_config::BehaviorVersion;
 use aws_sdk_sns::{
     Client,
     config::{retry::RetryConfig, timeout::TimeoutConfig},
@@ -27,7 +26,7 @@ pub(super) struct Sns {
 }
 
 impl Sns {
-    pub async fn from_env(env: &Env, timeout: Duration) -> Result<Self, config::Error> {
+    pub fn from_env(env: &Env, timeout: Duration) -> Result<Self, config::Error> {
         let optional = [
             ("AWS.SNS.SMS.SenderID", "SNS_SENDER_ID"),
             ("AWS.MM.SMS.OriginationNumber", "SNS_ORIGINATION_NUMBER"),
@@ -41,24 +40,13 @@ impl Sns {
         }
         // The SDK would try three times, although a slow first try may have been sent. Connecting
         // gets half of the time, so that an unreachable provider counts as refused.
-        let config = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(aws::https(env)?)
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(timeout / 2)
+            .build();
+        let aws = aws::config(env, "AWS_ENDPOINT_URL_SNS")?;
+        let config = aws_sdk_sns::config::Builder::from(&aws)
             .retry_config(RetryConfig::disabled())
-            .timeout_config(
-                TimeoutConfig::builder()
-                    .connect_timeout(timeout / 2)
-                    .build(),
-            )
-            .load()
-            .await;
-        if config.region().is_none() {
-            return Err(config::Error::Missing("AWS_REGION"));
-        }
-        let mut config = aws_sdk_sns::config::Builder::from(&config);
-        // The SDK would read this from the process's environment, which tests cannot choose.
-        if let Some(url) = env.text("AWS_ENDPOINT_URL_SNS") {
-            config = config.endpoint_url(url);
-        }
+            .timeout_config(timeouts);
         Ok(Self {
             client: Client::from_conf(config.build()),
             attributes,

@@ -126,13 +126,14 @@ impl Service {
         let provider_url = provider.url();
         settings.extend([
             ("SMS_PROVIDER", "sns"),
+            ("AWS_REGION", "us-east-1"),
             ("AWS_ENDPOINT_URL_SNS", &provider_url),
         ]);
         let rejecting: Env = settings.into_iter().collect();
         let this = Self {
-            signup: Signup::from_env(&env).await.unwrap(),
-            verify: Verify::from_env(&env).await.unwrap(),
-            rejecting: Signup::from_env(&rejecting).await.unwrap(),
+            signup: Signup::from_env(&env).unwrap(),
+            verify: Verify::from_env(&env).unwrap(),
+            rejecting: Signup::from_env(&rejecting).unwrap(),
             provider,
             codes,
             log: stdin().lock(),

@@ -231,7 +231,7 @@ async fn a_postgres_without_a_free_connection_is_503_and_works_again_by_itself()
     );
     database.run(&create).await;
     let redis_url = service.redis_server.url();
-    let functions = Functions::over(&database.url_of(role), &redis_url, &[]).await;
+    let functions = Functions::over(&database.url_of(role), &redis_url, &[]);
     functions.signup.connect().await;
     let refused = functions.sign_up(&fresh_phone()).await;
     refused.assert_is(NOT_STORED);
@@ -260,7 +260,7 @@ async fn a_postgres_that_is_starting_up_is_503() {
     });
     let service = start(&[]).await;
     let url = service.database.url_through(&address);
-    let functions = Functions::over(&url, &service.redis_server.url(), &[]).await;
+    let functions = Functions::over(&url, &service.redis_server.url(), &[]);
     functions.signup.connect().await;
     let response = functions.sign_up(&fresh_phone()).await;
     response.assert_is(NOT_STORED);
