@@ -1,7 +1,7 @@
 //! The bare function: no more than its stores make it do.
 //!
 //! `POST /both` runs one small script and one SELECT, `/statement` the SELECT alone. `/sign-in` runs
-//! the script and the statement of a verification, `/refresh` the statement of a refresh.
+//! the script and the statement of a verification, `/refresh` and `/me` the statements of these.
 
 use std::env;
 
@@ -22,6 +22,7 @@ return 'stored'
 
 const SIGN_IN: &str = include_str!("../../shared/src/sign_in.sql");
 const REFRESH: &str = include_str!("../../shared/src/sessions/refresh.sql");
+const OF_SESSION: &str = include_str!("../../shared/src/users/of_session.sql");
 const IS_REGISTERED: &str = "SELECT EXISTS (SELECT FROM users WHERE phone_number = $1)";
 
 type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
@@ -77,6 +78,10 @@ async fn main() -> Result<(), Error> {
                     (&180_i32, Type::INT4),
                 ];
                 postgres.query_typed(REFRESH, parameters).await?
+            }
+            "/me" => {
+                let parameters: Parameters = &[(&0_i64, Type::INT8), (&own, Type::TEXT)];
+                postgres.query_typed(OF_SESSION, parameters).await?
             }
             _ => {
                 let parameters: Parameters = &[(&phone_number, Type::TEXT)];

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -23,7 +24,7 @@ pub struct Process {
     child: Child,
     folder: TempDir,
     /// The part of its log that was read.
-    read: usize,
+    read: u64,
     /// From its spawn to its first poll.
     pub start: Duration,
     is_polling: bool,
@@ -140,12 +141,12 @@ impl Process {
 
     /// The lines of its log that were not read before.
     pub fn log(&mut self) -> Vec<Value> {
-        let log = fs::read_to_string(self.folder.path().join("log")).unwrap();
-        let new = &log[self.read..];
+        let mut log = fs::File::open(self.folder.path().join("log")).unwrap();
+        log.seek(SeekFrom::Start(self.read)).unwrap();
+        let mut new = String::new();
+        self.read += u64::try_from(log.read_to_string(&mut new).unwrap()).unwrap();
         let lines = new.lines().map(|line| serde_json::from_str(line).unwrap());
-        let lines = lines.collect();
-        self.read = log.len();
-        lines
+        lines.collect()
     }
 
     /// The memory that it has in use, in kilobytes.

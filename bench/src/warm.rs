@@ -3,7 +3,7 @@
 use std::time::UNIX_EPOCH;
 
 use harness::since_1970;
-use serde_json::Value;
+use redis::aio::MultiplexedConnection;
 use shared::{
     config::Env,
     token::{Signer, Subject},
@@ -17,8 +17,9 @@ use crate::{
     tutorial::Tutorial,
 };
 
-const ROUNDS: usize = 100;
-const BATCH: usize = 100;
+const ROUNDS: usize = 10_000;
+/// Rounds before these, which count for nothing.
+const WARM_UP: usize = 100;
 
 /// What the requests of each kind took.
 #[derive(Default)]
@@ -28,6 +29,7 @@ struct Measured {
     statement: Times,
     bare_sign_in: Times,
     bare_refresh: Times,
+    bare_me: Times,
     sign_up: Times,
     verify: Times,
     refresh: Times,
@@ -47,7 +49,11 @@ struct Scripts {
 pub async fn measure(stage: &Stage, tutorial: Option<&Tutorial>, table: &mut Table) {
     let plain = stage.plain();
     let mut empty = Process::start("empty", &Settings::new()).await;
-    let mut bare = Process::start("bare", &plain).await;
+    let mut both = Process::start("bare", &plain).await;
+    let mut statement = Process::start("bare", &plain).await;
+    let mut bare_sign_in = Process::start("bare", &plain).await;
+    let mut bare_refresh = Process::start("bare", &plain).await;
+    let mut bare_me = Process::start("bare", &plain).await;
     let mut signup = Process::start("signup", &plain).await;
     let mut verify = Process::start("verify", &plain).await;
     let mut session = Process::start("session", &plain).await;
@@ -56,71 +62,58 @@ pub async fn measure(stage: &Stage, tutorial: Option<&Tutorial>, table: &mut Tab
         Some(tutorial) => Some(tutorial.connect().await),
         None => None,
     };
+    let mut redis = stage.redis.connect().await;
     let signer = plain
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()));
     let signer = Signer::from_env(&signer.collect::<Env>()).unwrap();
     let (mut times, mut scripts) = (Measured::default(), Scripts::default());
 
-    for round in 0..=ROUNDS {
-        // The first round warms, and counts for nothing.
-        if round == 1 {
+    // One by one, each in a process of its own beside its floor: so all find the processor and its
+    // caches alike.
+    for round in 0..WARM_UP + ROUNDS {
+        if round == WARM_UP {
             (times, scripts) = Default::default();
         }
-        let phones: Vec<String> = (0..BATCH).map(|_| stage.phone()).collect();
-        let mut sign_ups: Vec<Value> = Vec::new();
-        for phone in &phones {
-            sign_ups.push(sign_up(phone));
-        }
-        for event in &sign_ups {
-            times.empty.push(empty.invoke(event).await.0);
-        }
-        let before = stage.script_time().await;
-        for event in &sign_ups {
-            times.both.push(bare.invoke(&at("/both", event)).await.0);
-        }
-        scripts.bare.push(stage.script_time().await.since(&before));
-        for (path, times) in [
-            ("/statement", &mut times.statement),
-            ("/sign-in", &mut times.bare_sign_in),
-            ("/refresh", &mut times.bare_refresh),
-        ] {
-            for event in &sign_ups {
-                times.push(bare.invoke(&at(path, event)).await.0);
-            }
-        }
+        let phone = stage.phone();
+        let event = sign_up(&phone);
+        times.empty.push(empty.invoke(&event).await.0);
+
+        let before = ScriptTime::so_far(&mut redis).await;
+        times.both.push(both.invoke(&at("/both", &event)).await.0);
+        scripts
+            .bare
+            .push(ScriptTime::so_far(&mut redis).await.since(&before));
         if let Some(client) = &mut client {
-            for phone in &phones {
-                times.tutorial.push(client.sign_up(phone).await);
-            }
+            times.tutorial.push(client.sign_up(&phone).await);
         }
+        let before = ScriptTime::so_far(&mut redis).await;
+        let (time, challenge) = signup.request(&event).await;
+        times.sign_up.push(time);
+        scripts
+            .issue
+            .push(ScriptTime::so_far(&mut redis).await.since(&before));
 
-        let before = stage.script_time().await;
-        let mut challenges = Vec::new();
-        for (phone, event) in phones.iter().zip(&sign_ups) {
-            let (time, challenge) = signup.request(event).await;
-            times.sign_up.push(time);
-            challenges.push((phone.clone(), challenge));
-        }
-        scripts.issue.push(stage.script_time().await.since(&before));
+        let bare = bare_sign_in.invoke(&at("/sign-in", &event)).await;
+        times.bare_sign_in.push(bare.0);
+        let codes = Sent::all(&mut signup, vec![(phone, challenge)]);
+        let before = ScriptTime::so_far(&mut redis).await;
+        let (time, signed_in) = verify.request(&codes[0].verify()).await;
+        times.verify.push(time);
+        scripts
+            .check
+            .push(ScriptTime::so_far(&mut redis).await.since(&before));
+        times.signature.push(sign(&signer));
 
-        let before = stage.script_time().await;
-        let mut signed_in = Vec::new();
-        for sent in Sent::all(&mut signup, challenges) {
-            let (time, body) = verify.request(&sent.verify()).await;
-            times.verify.push(time);
-            // One by one, so that it finds the caches as cold as a request does.
-            times.signature.push(sign(&signer));
-            signed_in.push(body);
-        }
-        scripts.check.push(stage.script_time().await.since(&before));
-
-        for body in &signed_in {
-            times.me.push(session.request(&me(body)).await.0);
-        }
-        for body in &signed_in {
-            times.refresh.push(session.request(&refresh(body)).await.0);
-        }
+        let bare = statement.invoke(&at("/statement", &event)).await;
+        times.statement.push(bare.0);
+        let bare = bare_me.invoke(&at("/me", &event)).await;
+        times.bare_me.push(bare.0);
+        times.me.push(session.request(&me(&signed_in)).await.0);
+        let bare = bare_refresh.invoke(&at("/refresh", &event)).await;
+        times.bare_refresh.push(bare.0);
+        let refreshed = session.request(&refresh(&signed_in)).await;
+        times.refresh.push(refreshed.0);
     }
 
     let now = [&signup, &verify, &session].map(Process::memory);
@@ -133,7 +126,7 @@ pub async fn measure(stage: &Stage, tutorial: Option<&Tutorial>, table: &mut Tab
         .iter()
         .zip(now.into_iter().zip(memory))
     {
-        let requests = (ROUNDS + 1) * BATCH * if *name == "session" { 2 } else { 1 };
+        let requests = (WARM_UP + ROUNDS) * if *name == "session" { 2 } else { 1 };
         let figure = format!("memory of `{name}` after {requests} requests ÷ at first poll");
         table.ratio(&figure, [now / 1024.0, before / 1024.0], "MB", 1.2);
     }
@@ -173,6 +166,7 @@ impl Measured {
                 1.3,
             ),
             ("`GET /me`", &self.me, small, &self.statement, 0.0, 1.3),
+            ("`GET /me`", &self.me, own, &self.bare_me, 0.0, 1.3),
         ] {
             let less = if signature > 0.0 {
                 " − signature"
@@ -225,14 +219,15 @@ impl Scripts {
 }
 
 /// Redis's count of scripts, and its time for them.
-pub struct ScriptTime {
+struct ScriptTime {
     calls: f64,
     microseconds: f64,
 }
 
-impl Stage {
-    pub async fn script_time(&self) -> ScriptTime {
-        let info: String = self.redis.run(&["INFO", "commandstats"]).await;
+impl ScriptTime {
+    async fn so_far(redis: &mut MultiplexedConnection) -> Self {
+        let mut info = redis::cmd("INFO");
+        let info: String = info.arg("commandstats").query_async(redis).await.unwrap();
         let line = info
             .lines()
             .find_map(|line| line.strip_prefix("cmdstat_evalsha:"));
@@ -243,14 +238,12 @@ impl Stage {
                 .find(|(key, _)| *key == name);
             found.map_or(0.0, |(_, value)| value.parse().unwrap())
         };
-        ScriptTime {
+        Self {
             calls: value("calls"),
             microseconds: value("usec"),
         }
     }
-}
 
-impl ScriptTime {
     /// Microseconds of one call, of those since `before`.
     fn since(&self, before: &Self) -> f64 {
         (self.microseconds - before.microseconds) / (self.calls - before.calls)

@@ -106,17 +106,7 @@ impl Users {
         let row = self
             .postgres
             .read_one(
-                r#"
-                WITH alive AS (
-                    SELECT user_id FROM sessions
-                    WHERE id = $2 AND user_id = $1 AND revoked_at IS NULL AND expires_at > now()
-                )
-                SELECT id, name, phone_number, version,
-                       to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
-                           AS created_at
-                FROM (VALUES (1)) AS always
-                     LEFT JOIN (alive JOIN users ON users.id = alive.user_id) ON true
-                "#,
+                include_str!("users/of_session.sql"),
                 &[(&user_id, Type::INT8), (&session_id, Type::TEXT)],
                 deadline,
             )
