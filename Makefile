@@ -12,7 +12,7 @@ test: ## all that CI checks: formatting, lints, build, tests, a little fuzzing
 audit: ## the templates: lints, policies, and a deployment into a pretended AWS
 	@scripts/audit.sh
 
-bench: ## how fast the functions start and respond, beside two floors: one table, and target/bench.svg
+bench: ## how fast the functions start and respond, beside their floors: one table, and target/bench.svg
 	@scripts/bench.sh
 
 fuzz: ## an hour of libFuzzer at each target of fuzz/, or DURATION seconds

@@ -16,7 +16,7 @@ main() {
     if command -v cargo-deny >/dev/null; then
         step cargo deny --locked check licenses sources
         # The tests' simulator of Lambda brings a second TLS stack along; the functions must not.
-        step cargo deny --locked --exclude harness --exclude protected-api --exclude simulators check bans
+        step cargo deny --locked --exclude bench --exclude harness --exclude protected-api --exclude simulators check bans
     fi
     # libFuzzer is written in C++.
     step scripts/find-tool.sh c++

@@ -53,7 +53,7 @@ async fn main() -> Result<(), Error> {
             let mut call = script.key(format!("{{otp}}:bare:{phone_number}"));
             let _stored: String = call.arg("123456").invoke_async(&mut redis.clone()).await?;
         }
-        // Nobody's number, id of a challenge and id of a session.
+        // A challenge's id, a number and a session's id of nobody. `/sign-in` registers them.
         let own = format!("bare {phone_number}");
         let digest: &[u8] = &[0; 32];
         let rows = match path {

@@ -144,17 +144,13 @@ pub async fn of_few_connections(stage: &Stage, table: &mut Table) {
         }
         requests
     };
-    let requests: usize = join_all(signups.into_iter().zip(verifies).map(sign_in))
+    let requests: u32 = join_all(signups.into_iter().zip(verifies).map(sign_in))
         .await
         .into_iter()
         .sum();
     let figure = format!(
-        "{} processes over {SERVER_CONNECTIONS} connections to Postgres",
+        "requests of {} processes over {SERVER_CONNECTIONS} connections to Postgres, all successful",
         2 * SIGN_INS + SESSIONS
     );
-    table.claim(
-        &figure,
-        &format!("{requests} requests, no error"),
-        "no error",
-    );
+    table.figure(&figure, f64::from(requests), "", None);
 }

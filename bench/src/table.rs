@@ -89,7 +89,7 @@ impl Table {
             floor: String::new(),
             ratio: None,
             bar: Some(Bar::Exactly(due)),
-            is_missed: !seen.ends_with(due),
+            is_missed: seen != due,
         });
     }
 

@@ -101,8 +101,8 @@ pub fn compile() -> Result<String> {
     ))
 }
 
-/// The regions of a calling code, the main one first. The metadata is behind `as_original`: what the
-/// crate documents only speaks of numbers.
+/// The regions of a calling code, the main one first. The crate's documented interface
+/// has no metadata; `as_original` has.
 fn read(calling_code: i32) -> Result<Vec<Region>> {
     let util = PHONE_NUMBER_UTIL.as_original();
     let regions = util.get_regions_for_country_calling_code(calling_code);

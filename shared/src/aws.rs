@@ -1,4 +1,5 @@
-//! How AWS's own endpoints are reached.
+//! HTTPS to AWS's endpoints: the region, the credentials that Lambda sets, and Amazon's authorities.
+//! Twilio's client takes its TLS stack and its pool from here.
 
 use aws_config::{
     BehaviorVersion, Region, SdkConfig, environment::EnvironmentVariableCredentialsProvider,
@@ -26,11 +27,12 @@ pub(crate) const KEPT_CONNECTIONS: usize = 0;
 /// <https://www.amazontrust.com/repository/>. None expires before 2037.
 const AUTHORITIES: &str = include_str!("aws/amazon-trust-services.pem");
 
-/// The SDK's configuration for a service, with the region and the credentials that Lambda puts into
-/// the environment. Reads `AWS_REGION` and the variable that names the service's endpoint.
+/// The SDK's configuration for a service. Reads `AWS_REGION` and the variable that names the
+/// service's endpoint. The credentials are those of the process's environment at each call, where
+/// Lambda puts them.
 ///
 /// The SDK's own loader brings a client for every other source of credentials and, for HTTPS, reads
-/// all authorities of the system. A start would be 4 ms longer and a function 0.5 MB larger.
+/// all authorities of the system; docs/performance.md has what that costs.
 pub(crate) fn config(env: &Env, endpoint: &'static str) -> Result<SdkConfig, config::Error> {
     let credentials = EnvironmentVariableCredentialsProvider::new();
     let mut config = SdkConfig::builder()

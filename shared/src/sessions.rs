@@ -239,12 +239,12 @@ impl Sessions {
 
     /// Connects ahead of the first refresh.
     pub async fn connect(&self) {
-        let (nobodys, digest): (&str, &[u8]) = ("", &[]);
+        let (nobody, digest): (&str, &[u8]) = ("", &[]);
         self.postgres
             .connect(
                 REFRESH,
                 &[
-                    (&nobodys, Type::TEXT),
+                    (&nobody, Type::TEXT),
                     (&digest, Type::BYTEA),
                     (&vec![digest], Type::BYTEA_ARRAY),
                     (&self.lifetime.idle, Type::INT4),

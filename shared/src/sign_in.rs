@@ -61,16 +61,16 @@ impl SignIns {
 
     /// Connects ahead of the first sign-in.
     pub async fn connect(&self) {
-        let (nobodys, digest): (&str, &[u8]) = ("", &[]);
+        let (nobody, digest): (&str, &[u8]) = ("", &[]);
         self.postgres
             .connect(
                 SIGN_IN,
                 &[
-                    (&nobodys, Type::TEXT),
+                    (&nobody, Type::TEXT),
                     (&"signup", Type::TEXT),
-                    (&nobodys, Type::TEXT),
-                    (&nobodys, Type::TEXT),
-                    (&nobodys, Type::TEXT),
+                    (&nobody, Type::TEXT),
+                    (&nobody, Type::TEXT),
+                    (&nobody, Type::TEXT),
                     (&digest, Type::BYTEA),
                     (&self.session_lifetime.idle_days(), Type::INT4),
                 ],

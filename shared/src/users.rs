@@ -76,9 +76,9 @@ impl Users {
 
     /// Connects ahead of the first [`Users::is_registered`].
     pub async fn connect(&self) {
-        let nobodys = "";
+        let nobody = "";
         self.postgres
-            .connect(IS_REGISTERED, &[(&nobodys, Type::TEXT)])
+            .connect(IS_REGISTERED, &[(&nobody, Type::TEXT)])
             .await;
     }
 

@@ -74,6 +74,7 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
     ];
     let sns = [("SMS_PROVIDER", "sns"), ("AWS_REGION", "us-east-1")];
     let bad_for_sns = [
+        ("AWS_REGION", ""),
         ("SNS_TEMPLATE_ID", "ja:1107"),
         ("SNS_TEMPLATE_ID", "en:hunter2,en:hunter2"),
     ];
@@ -99,9 +100,7 @@ async fn a_bad_or_missing_variable_ends_the_process_and_is_named() {
     let cases = cases.chain(bad_for_verify.map(|bad| ("verify", none, bad)));
     let cases = cases.chain(bad_for_session.map(|bad| ("session", none, bad)));
     for (function, own, (name, value)) in cases {
-        let mut settings = complete.clone();
-        settings.extend(own);
-        settings.push((name, value));
+        let settings = [&complete, own, &[(name, value)]].concat();
         let mut function = Function::start(function, settings).await;
         assert!(!function.exit().await.success(), "{name}={value}");
         let log = function.log().join("\n");

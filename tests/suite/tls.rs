@@ -1,4 +1,5 @@
-//! Stores and providers prove who they are: the chain of their certificate, the name in it, and its dates.
+//! Stores and providers prove who they are: the chain of their certificate, the name in it, and its
+//! dates.
 
 use std::sync::{Arc, Mutex};
 
@@ -175,7 +176,7 @@ async fn a_provider_is_trusted_for_its_chain_and_its_name() {
 
 /// The public authorities do not know the tests' own, and neither do those for RDS.
 #[tokio::test]
-async fn without_a_file_only_public_authorities_are_trusted() {
+async fn without_a_file_an_authority_of_our_own_is_trusted_nowhere() {
     let ours = Authority::new();
     let (database, redis) = (Database::migrated().await, RedisServer::start().await);
     let certificate = ours.certify("localhost");
@@ -195,10 +196,14 @@ async fn without_a_file_only_public_authorities_are_trusted() {
     let target = deployment.provider.url().replace("http://", "");
     let proxy = TlsProxy::before_provider(&target, &certificate).await;
     let endpoint = format!("https://{}", proxy.address());
-    let own = [("AWS_ENDPOINT_URL_SNS", &*endpoint)];
-    let mut signup = deployment.start("signup", &own).await;
-    assert_eq!(signup.sign_up(&fresh_phone()).await.status, 502);
-    assert_eq!(deployment.provider.requests().len(), 0);
+    for provider in [
+        &[("AWS_ENDPOINT_URL_SNS", &*endpoint)][..],
+        &twilio_settings(&endpoint),
+    ] {
+        let mut signup = deployment.start("signup", provider).await;
+        assert_eq!(signup.sign_up(&fresh_phone()).await.status, 502);
+        assert_eq!(deployment.provider.requests().len(), 0);
+    }
 }
 
 #[tokio::test]

@@ -75,13 +75,20 @@ impl Postgres {
 
     /// Connects ahead of the first operation, and has Postgres plan a statement without running it.
     /// For the first one on a connection Postgres reads its catalogs, which takes longer than the
-    /// statement itself. A failure is logged; the first operation connects again.
+    /// statement itself. A failure is logged; the first operation does what is missing.
     pub async fn connect(&self, statement: &str, parameters: Parameters<'_>) {
         let explain = format!("EXPLAIN {statement}");
+        // The first request waits for this instead of opening a second connection.
         let mut slot = self.session.lock().await;
         let opened = timeout(self.timeout, async {
             let session = self.open().await?;
-            session.client.query_typed(&explain, parameters).await?;
+            let planned = session.client.query_typed(&explain, parameters).await;
+            if let Err(error) = planned.map_err(StoreError::from) {
+                tracing::warn!(
+                    cause = telemetry::chain(&error),
+                    "no statement planned at start"
+                );
+            }
             Ok(session)
         });
         match opened
