@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures the release builds of the functions beside their floors, and prints one table. The plot
-# is in target/bench.svg. Takes half an hour, most of it compiling; see docs/performance.md.
+# is in target/bench.svg. Takes ten minutes on two idle cores; see docs/performance.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
