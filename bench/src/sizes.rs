@@ -1,4 +1,4 @@
-//! What is deployed: each function, zipped.
+//! The sizes of the deployed functions, zipped.
 
 use std::{fs, io::Write};
 

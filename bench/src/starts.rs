@@ -14,7 +14,7 @@ const ROUNDS: usize = 40;
 /// Requests after the first one.
 const WARM: u32 = 10;
 
-/// What the starts of one function took.
+/// The times and the memory of one function's starts.
 #[derive(Default)]
 pub struct Starts {
     pub start: Times,

@@ -19,7 +19,7 @@ struct Row {
     is_missed: bool,
 }
 
-/// What a figure should be.
+/// The bar of a figure.
 #[derive(Clone, Copy)]
 pub enum Bar {
     AtMost(f64),
@@ -81,7 +81,7 @@ impl Table {
         });
     }
 
-    /// What was seen, and what should be.
+    /// A text that was seen, and the one that is due.
     pub fn claim(&mut self, figure: &str, seen: &str, due: &'static str) {
         self.row(Row {
             figure: figure.to_owned(),

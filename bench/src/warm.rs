@@ -21,7 +21,7 @@ const ROUNDS: usize = 10_000;
 /// Rounds before these, which count for nothing.
 const WARM_UP: usize = 100;
 
-/// What the requests of each kind took.
+/// The times of the requests of each kind.
 #[derive(Default)]
 struct Measured {
     empty: Times,

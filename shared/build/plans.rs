@@ -22,7 +22,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// libphonenumber's `MAX_LENGTH_FOR_NSN`.
 const LONGEST_NATIONAL_NUMBER: u8 = 17;
 
-/// What a pattern describes: all numbers of a region, or those of a kind.
+/// A pattern describes all numbers of a region, or those of a kind.
 const GENERAL: &str = "General";
 const FIXED_LINE: &str = "FixedLine";
 const MOBILE: &str = "Mobile";
@@ -70,7 +70,7 @@ struct States {
 struct Plan<'a> {
     regions: &'a [Region],
     automaton: dense::DFA<Vec<u32>>,
-    /// What each pattern describes: a region, and its numbers of this name.
+    /// For each pattern a region, and the name of its numbers that the pattern describes.
     patterns: Vec<(usize, &'static str)>,
     compiled: HashMap<(StateID, u8), u16>,
 }

@@ -1,10 +1,11 @@
-//! What clients and servers said through a proxy, read as messages of their protocols.
+//! The flights of clients and servers through a proxy, read as messages of their protocols.
 
 use std::ffi::CStr;
 
 use redis::{Parser, from_redis_value};
 
-/// What passed through a proxy while it recorded, of all connections in the order of their flights.
+/// The bytes that passed a proxy while it recorded, of all connections in the order of their
+/// flights.
 #[derive(Debug, Default)]
 pub struct Transcript {
     pub(crate) clients: Vec<u8>,

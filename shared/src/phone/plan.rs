@@ -31,7 +31,7 @@ pub struct Region {
     national_number: Pattern,
     international_prefix: Pattern,
     national_prefix: Pattern,
-    /// What stands in place of the national prefix, in terms of its pattern's groups.
+    /// The replacement of the national prefix, in terms of its pattern's groups.
     national_prefix_rule: &'static str,
 }
 
