@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     process::{Process, Settings},
     stage::{Sent, Stage, refresh, sign_up},
-    table::{Table, Times},
+    table::{self, Table, Times},
 };
 
 const ROUNDS: usize = 40;
@@ -178,8 +178,6 @@ impl Starts {
 
     /// The median, in megabytes.
     fn memory(&self) -> f64 {
-        let mut sorted = self.memory.clone();
-        sorted.sort_by(f64::total_cmp);
-        sorted[sorted.len() / 2]
+        table::median(&self.memory)
     }
 }

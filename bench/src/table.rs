@@ -27,6 +27,12 @@ pub enum Bar {
     Exactly(&'static str),
 }
 
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
 impl Times {
     pub fn push(&mut self, time: Duration) {
         self.0.push(time);

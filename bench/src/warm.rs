@@ -1,4 +1,4 @@
-//! Warm requests, function by function in turn, each beside its floor.
+//! Warm requests, one by one, each beside its floor.
 
 use std::time::UNIX_EPOCH;
 
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::{
     process::{Process, Settings},
     stage::{Sent, Stage, at, me, refresh, sign_up},
-    table::{Table, Times},
+    table::{Table, Times, median},
     tutorial::Tutorial,
 };
 
@@ -197,11 +197,6 @@ impl Measured {
 
 impl Scripts {
     fn report(&self, table: &mut Table) {
-        let median = |values: &[f64]| {
-            let mut sorted = values.to_vec();
-            sorted.sort_by(f64::total_cmp);
-            sorted[sorted.len() / 2]
-        };
         let floor = median(&self.bare);
         table.ratio(
             "Redis's time for an issue ÷ for the bare script",
